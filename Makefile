@@ -1,0 +1,64 @@
+# Two commands are enough: `make demo` shows the service at work, `make test` runs everything.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CONSTRAINTS := constraints.txt
+MODEL ?= scenes-tiny
+ONCE ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format lint types imports train-demo bench clean
+
+help:
+	@echo "make demo          start the service, add sample pictures, search them (ONCE=1 stops afterwards)"
+	@echo "make test          run every test"
+	@echo "make check         what CI runs: ruff, mypy --strict, import-linter, every test"
+	@echo "make train-demo    train the bundled model again (minutes on two cores)"
+	@echo "make bench         measure this machine: throughput, latency, restart"
+	@echo "make clean         remove the environment and the demo's data"
+
+# `MODEL=` names another model: a checkpoint folder, local-dir:PATH, ViT-B-32:openai …
+demo: $(VENV)/.made-demo
+	@$(BIN)/structxlip demo --model "$(MODEL)" $(if $(ONCE),--once)
+
+test: $(VENV)/.made-dev
+	$(BIN)/python -m pytest
+
+check: lint types imports test
+
+format: $(VENV)/.made-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: $(VENV)/.made-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.made-dev
+	$(BIN)/mypy
+
+imports: $(VENV)/.made-dev
+	$(BIN)/lint-imports
+
+train-demo: $(VENV)/.made-dev
+	$(BIN)/structxlip train training/configs/scenes_tiny.yaml
+
+bench: $(VENV)/.made-dev
+	$(BIN)/python -m benchmarks.run
+
+$(VENV)/.made-venv:
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.made-demo: pyproject.toml $(CONSTRAINTS) | $(VENV)/.made-venv
+	@echo "installing into $(VENV): PyTorch alone is several GB, this takes some minutes the first time"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e ".[cpu]"
+	@touch $@
+
+$(VENV)/.made-dev: pyproject.toml $(CONSTRAINTS) | $(VENV)/.made-venv
+	@echo "installing into $(VENV): PyTorch alone is several GB, this takes some minutes the first time"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e ".[dev,train]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .demo

@@ -1,0 +1,112 @@
+"""Writes a measurement with everything needed to judge it: machine, versions, commit, arguments."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = (
+    "torch",
+    "open_clip_torch",
+    "faiss-cpu",
+    "faiss-gpu",
+    "numpy",
+    "fastapi",
+    "uvicorn",
+    "opencv-python-headless",
+)
+
+
+def write_result(name: str, figures: Mapping[str, Any], *, arguments: Mapping[str, Any]) -> Path:
+    """Write ``results/NAME.json`` and print the figures."""
+    RESULTS.mkdir(exist_ok=True)
+    result = {
+        "benchmark": name,
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": describe_machine(),
+        "versions": versions(),
+        "commit": commit(),
+        "arguments": {key: _shown(value) for key, value in arguments.items()},
+        "figures": figures,
+    }
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(figures, indent=2))
+    print(f"wrote {path}", file=sys.stderr)
+    return path
+
+
+def _shown(value: object) -> str:
+    """Show an argument; of a path on this machine only the last part."""
+    text = str(value)
+    return text.rpartition("/")[2] if "/" in text else text
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return processor, cores and memory."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "system": platform.system(),
+        "python": platform.python_version(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what was measured with."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str:
+    """Return the commit that was measured; ``+`` where the tree had changes."""
+    root = Path(__file__).parents[1]
+    run = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True)
+    changed = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True)
+    return (run.stdout.strip() or "unknown") + ("+" if changed.stdout.strip() else "")
+
+
+def summarise_milliseconds(seconds: Sequence[float]) -> dict[str, float]:
+    """Return quantiles in milliseconds."""
+    values = np.asarray(seconds) * 1000
+    return {
+        "p50": round(float(np.quantile(values, 0.5)), 3),
+        "p95": round(float(np.quantile(values, 0.95)), 3),
+        "p99": round(float(np.quantile(values, 0.99)), 3),
+        "mean": round(float(values.mean()), 3),
+        "count": len(values),
+    }
+
+
+def alternate(rounds: int, **measures: Callable[[], float]) -> dict[str, list[float]]:
+    """Measure several things in turn, round by round, so that the machine's drift meets all of them."""
+    figures: dict[str, list[float]] = {name: [] for name in measures}
+    for _ in range(rounds):
+        for name, measure in measures.items():
+            figures[name].append(measure())
+    return figures
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")

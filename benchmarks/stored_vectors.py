@@ -1,0 +1,56 @@
+"""A collection of many random unit vectors, made without embedding anything."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from index.collection import NewImage
+from index.local import LocalCollection
+
+ROWS_A_CALL = 1000
+
+
+def fill_collection(folder: Path, *, num: int, dimension: int, fingerprint: str, seed: int = 0) -> None:
+    """Store ``num`` pictures that share one file and have random vectors of clustered directions."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16), (90, 120, 60)).save(buffer, "PNG")
+    content = buffer.getvalue()
+    content_hash = hashlib.sha256(content).hexdigest()
+    chance = np.random.default_rng(seed)
+    centres = unit(chance.standard_normal((256, dimension)))
+    collection = LocalCollection.open(folder, dimension=dimension, fingerprint=fingerprint)
+    for start in range(0, num, ROWS_A_CALL):
+        size = min(ROWS_A_CALL, num - start)
+        appearance, structure = (
+            unit(centres[chance.integers(0, 256, size)] + 0.6 * unit(chance.standard_normal((size, dimension))))
+            for _ in range(2)
+        )
+        collection.add(
+            [
+                NewImage(
+                    id=f"v{start + row}",
+                    content=content,
+                    content_hash=content_hash,
+                    media_type="image/png",
+                    width=16,
+                    height=16,
+                    appearance=appearance[row],
+                    structure=structure[row],
+                    metadata={"shelf": (start + row) % 100, "name": f"picture {start + row}"},
+                )
+                for row in range(size)
+            ]
+        )
+    collection.close()
+
+
+def unit(rows: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Scale rows to length 1."""
+    scaled: NDArray[np.float32] = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return scaled

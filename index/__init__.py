@@ -1,0 +1,1 @@
+"""The collection of pictures: catalogue, vectors and nearest-neighbour engines; never imports torch."""

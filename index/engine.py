@@ -1,0 +1,221 @@
+"""Nearest-neighbour engines: the protocol, and the exact one that needs nothing but NumPy.
+
+An engine holds numbers and vectors of width ``2 D`` and finds candidates by inner product. It is derived
+data: the catalogue can rebuild it at any time. Callers keep `add` and `remove` apart from everything else;
+searches may run side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from index.catalogue import Matrix, Numbers
+from index.collection import Vector
+
+
+class EngineKind(StrEnum):
+    """How candidates are found."""
+
+    NUMPY = "numpy"
+    FLAT = "flat"
+    IVF_SQ8 = "ivf_sq8"
+    HNSW = "hnsw"
+    GPU_FLAT = "gpu_flat"
+    GPU_IVF_SQ8 = "gpu_ivf_sq8"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Numbers and the engine's own scores, best first."""
+
+    numbers: Numbers
+    scores: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineState:
+    """An engine as plain values, for a snapshot."""
+
+    kind: EngineKind
+    config: Mapping[str, JsonValue]
+    arrays: Mapping[str, NDArray[Any]]
+
+
+class Engine(Protocol):
+    """Finds the numbers whose vectors have the highest inner products with a query."""
+
+    @property
+    def kind(self) -> EngineKind:
+        """How it works."""
+        ...
+
+    @property
+    def is_exact(self) -> bool:
+        """Its scores are inner products of the stored vectors, up to float32 rounding, and none is missed."""
+        ...
+
+    @property
+    def parameters(self) -> Mapping[str, float]:
+        """What was tuned, for example ``{"nprobe": 8}``."""
+        ...
+
+    @property
+    def needs_rebuild(self) -> bool:
+        """It has drifted so far from what it was built on that building it anew pays."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def numbers(self) -> Numbers:
+        """Return what it holds, in any order."""
+        ...
+
+    def add(self, numbers: Numbers, vectors: Matrix) -> None:
+        """Hold these too; numbers it already holds are left as they are."""
+        ...
+
+    def remove(self, numbers: Numbers) -> None:
+        """Forget these; numbers it does not hold are ignored."""
+        ...
+
+    def search(self, query: Vector, k: int, allowed: Numbers | None = None) -> Candidates:
+        """Return at most ``k`` candidates, only from ``allowed`` where given."""
+        ...
+
+    def vectors(self, numbers: Numbers) -> Matrix | None:
+        """Return a copy of the exact vectors of numbers it holds, or ``None`` when it keeps none."""
+        ...
+
+    def state(self) -> EngineState:
+        """Copy itself out; `index.engine_building.restore` is the way back."""
+        ...
+
+
+class VectorTable:
+    """Vectors in one dense block: added at the end, and a removed one is replaced by the last."""
+
+    def __init__(self, width: int) -> None:
+        self._rows: Matrix = np.empty((0, width), dtype=np.float32)
+        self._numbers: Numbers = np.empty(0, dtype=np.int64)
+        self._positions: dict[int, int] = {}
+
+    @staticmethod
+    def of(numbers: Numbers, rows: Matrix) -> VectorTable:
+        """Take over arrays without copying them."""
+        table = VectorTable(rows.shape[1])
+        table._rows, table._numbers = rows, numbers
+        table._positions = dict(zip(numbers.tolist(), range(len(numbers)), strict=True))
+        return table
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    @property
+    def numbers(self) -> Numbers:
+        """The numbers in the order of `rows`; valid until the next change."""
+        return self._numbers[: len(self)]
+
+    @property
+    def rows(self) -> Matrix:
+        """The vectors; valid until the next change."""
+        return self._rows[: len(self)]
+
+    def positions(self, numbers: Numbers) -> Numbers:
+        """Return where these stand, leaving out those that are not there."""
+        found = (self._positions.get(number) for number in numbers.tolist())
+        return np.array([position for position in found if position is not None], dtype=np.int64)
+
+    def add(self, numbers: Numbers, rows: Matrix) -> None:
+        """Append what is not there yet."""
+        is_new = np.array([number not in self._positions for number in numbers.tolist()], dtype=bool)
+        numbers, rows = numbers[is_new], rows[is_new]
+        start, end = len(self), len(self) + len(numbers)
+        self._reserve(end)
+        self._rows[start:end] = rows
+        self._numbers[start:end] = numbers
+        self._positions.update(zip(numbers.tolist(), range(start, end), strict=True))
+
+    def remove(self, numbers: Numbers) -> None:
+        """Forget these, moving the last rows into the gaps."""
+        for number in numbers.tolist():
+            position = self._positions.pop(number, None)
+            if position is None:
+                continue
+            last = len(self._positions)
+            if position != last:
+                moved = int(self._numbers[last])
+                self._rows[position] = self._rows[last]
+                self._numbers[position] = moved
+                self._positions[moved] = position
+
+    def _reserve(self, num_rows: int) -> None:
+        capacity = len(self._numbers)
+        if num_rows <= capacity:
+            return
+        capacity = max(num_rows, capacity + capacity // 2, 1024)
+        # In place, so that the system can move pages instead of copying them. Views do not outlive a search.
+        self._rows.resize((capacity, self._rows.shape[1]), refcheck=False)
+        self._numbers.resize(capacity, refcheck=False)
+
+
+class NumpyEngine:
+    """Exact search by one matrix product; used where FAISS is not installed."""
+
+    kind = EngineKind.NUMPY
+    is_exact = True
+    needs_rebuild = False
+
+    def __init__(self, table: VectorTable) -> None:
+        self._table = table
+
+    @property
+    def parameters(self) -> Mapping[str, float]:
+        """Nothing to tune."""
+        return {}
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def numbers(self) -> Numbers:
+        """Return what it holds."""
+        return self._table.numbers.copy()
+
+    def add(self, numbers: Numbers, vectors: Matrix) -> None:
+        """Hold these too."""
+        self._table.add(numbers, vectors)
+
+    def remove(self, numbers: Numbers) -> None:
+        """Forget these."""
+        self._table.remove(numbers)
+
+    def search(self, query: Vector, k: int, allowed: Numbers | None = None) -> Candidates:
+        """Return the ``k`` best."""
+        numbers, rows = self._table.numbers, self._table.rows
+        if allowed is not None:
+            positions = self._table.positions(allowed)
+            numbers, rows = numbers[positions], rows[positions]
+        scores = rows @ query
+        if k < len(scores):
+            best = np.argpartition(-scores, k)[:k]
+            numbers, scores = numbers[best], scores[best]
+        order = np.argsort(-scores, kind="stable")
+        return Candidates(numbers[order], scores[order])
+
+    def vectors(self, numbers: Numbers) -> Matrix:
+        """Return a copy of these vectors."""
+        return self._table.rows[self._table.positions(numbers)]
+
+    def state(self) -> EngineState:
+        """Copy itself out."""
+        arrays: dict[str, NDArray[Any]] = {
+            "numbers": self._table.numbers.copy(),
+            "rows": self._table.rows.copy(),
+        }
+        return EngineState(self.kind, {}, arrays)

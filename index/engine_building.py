@@ -1,0 +1,149 @@
+"""Making an engine from stored vectors, and bringing one back from a snapshot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from index.catalogue import Matrix, Numbers
+from index.engine import Engine, EngineKind, EngineState, NumpyEngine, VectorTable
+from index.errors import SnapshotError
+from index.settings import LocalSettings
+
+Progress = Callable[[float], None]
+_TRAINING_ROWS_PER_LIST = 64
+_MAX_TRAINING_ROWS = 200_000
+_FEW = 256
+
+
+class VectorSource(Protocol):
+    """Where the vectors come from, in one consistent state."""
+
+    def numbers(self) -> Numbers:
+        """Return all numbers."""
+        ...
+
+    def pairs(self, numbers: list[int]) -> tuple[Numbers, Matrix]:
+        """Return some vectors."""
+        ...
+
+    def all_pairs(self) -> Iterator[tuple[Numbers, Matrix]]:
+        """Yield all vectors in batches."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EngineBuilder:
+    """Makes engines of vectors of one width."""
+
+    width: int
+    settings: LocalSettings
+    seed: int = 0
+
+    def build(self, kind: EngineKind, source: VectorSource, progress: Progress) -> Engine:
+        """Make an engine of everything in the source; parameters are still to be tuned."""
+        num_vectors = len(source.numbers())
+        engine = self._empty(kind, source, num_vectors)
+        num_added = 0
+        for numbers, vectors in source.all_pairs():
+            engine.add(numbers, vectors)
+            num_added += len(numbers)
+            progress(num_added / max(1, num_vectors))
+        return engine
+
+    def restore(self, state: EngineState) -> Engine:
+        """Make an engine from its copied-out state.
+
+        Raises:
+            SnapshotError: If the state is not one of an engine of this width.
+        """
+        try:
+            engine = self._restored(state)
+        except (KeyError, ValueError, RuntimeError, TypeError) as error:
+            raise SnapshotError(f"the engine cannot be restored: {error}") from error
+        return engine
+
+    def _empty(self, kind: EngineKind, source: VectorSource, num_vectors: int) -> Engine:
+        if kind is EngineKind.NUMPY:
+            return NumpyEngine(VectorTable(self.width))
+        from index import engine_flat, engine_gpu, engine_hnsw, engine_ivf
+
+        match kind:
+            case EngineKind.FLAT:
+                return engine_flat.FlatEngine(VectorTable(self.width))
+            case EngineKind.HNSW:
+                graph = engine_hnsw.new_graph(self.width)
+                return engine_hnsw.HnswEngine(graph, ef_search=64, slots=np.empty(0, np.int64))
+            case EngineKind.GPU_FLAT:
+                return engine_gpu.GpuFlatEngine(VectorTable(self.width))
+            case _:
+                index = engine_ivf.train_ivf(self._sample(source, num_vectors), num_lists(num_vectors))
+                engine = engine_ivf.IvfSq8Engine(
+                    index,
+                    nprobe=8,
+                    num_trained=num_vectors,
+                    growth=self.settings.retrain_growth,
+                    numbers=set(),
+                )
+                return engine_gpu.GpuIvfEngine(engine) if kind is EngineKind.GPU_IVF_SQ8 else engine
+
+    def _sample(self, source: VectorSource, num_vectors: int) -> Matrix:
+        if num_vectors == 0:
+            return self._bounds()
+        num_rows = min(num_vectors, num_lists(num_vectors) * _TRAINING_ROWS_PER_LIST, _MAX_TRAINING_ROWS)
+        chosen = np.random.default_rng(self.seed).choice(source.numbers(), size=num_rows, replace=False)
+        rows = source.pairs(np.sort(chosen).tolist())[1]
+        return np.concatenate([rows, self._bounds()]) if num_vectors < _FEW else rows
+
+    def _bounds(self) -> Matrix:
+        """Return rows that span what numbers in unit vectors can be, so that 8 bits cover what few rows do not show."""
+        return np.stack([np.full(self.width, sign, dtype=np.float32) for sign in (-1, 1)])
+
+    def _restored(self, state: EngineState) -> Engine:
+        if state.kind in (EngineKind.NUMPY, EngineKind.FLAT, EngineKind.GPU_FLAT):
+            return self._restored_flat(state)
+        import faiss
+
+        from index import engine_gpu, engine_hnsw, engine_ivf
+
+        index = faiss.deserialize_index(state.arrays["index"])
+        if index.d != self.width:
+            raise ValueError(f"expected vectors of width {self.width}; got {index.d}")
+        if state.kind is EngineKind.HNSW:
+            slots = state.arrays["slots"]
+            return engine_hnsw.HnswEngine(index, ef_search=_whole(state, "ef_search"), slots=slots)
+        engine = engine_ivf.IvfSq8Engine(
+            index,
+            nprobe=_whole(state, "nprobe"),
+            num_trained=_whole(state, "num_trained"),
+            growth=self.settings.retrain_growth,
+            numbers=set(state.arrays["numbers"].tolist()),
+        )
+        return engine_gpu.GpuIvfEngine(engine) if state.kind is EngineKind.GPU_IVF_SQ8 else engine
+
+    def _restored_flat(self, state: EngineState) -> Engine:
+        rows, numbers = state.arrays["rows"], state.arrays["numbers"]
+        if rows.ndim != 2 or rows.shape != (len(numbers), self.width):
+            raise ValueError(f"expected {len(numbers)} vectors of width {self.width}; got shape {rows.shape}")
+        table = VectorTable.of(numbers, rows)
+        if state.kind is EngineKind.NUMPY:
+            return NumpyEngine(table)
+        from index import engine_flat, engine_gpu
+
+        return engine_flat.FlatEngine(table) if state.kind is EngineKind.FLAT else engine_gpu.GpuFlatEngine(table)
+
+
+def num_lists(num_vectors: int) -> int:
+    """Return how many inverted lists suit a collection: ``4 sqrt(N)``, with at least 39 vectors in each on average."""
+    return max(1, min(int(4 * math.sqrt(num_vectors)), num_vectors // 39))
+
+
+def _whole(state: EngineState, name: str) -> int:
+    value = state.config[name]
+    if not isinstance(value, int):
+        raise TypeError(f"expected {name} to be a whole number; got {value!r}")
+    return value

@@ -1,0 +1,106 @@
+"""How much of the true neighbours an engine finds, and the cheapest parameters that find enough.
+
+Queries are stored vectors, weighted the way searches weight them: ``[(1 - w) v ; w e]`` for w in {0, 0.5, 1}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.catalogue import Matrix, Numbers
+from index.engine import Engine, EngineKind
+from index.engine_building import VectorSource
+
+NUM_NEIGHBOURS = 10
+STRUCTURE_WEIGHTS = (0.0, 0.5, 1.0)
+_TOLERANCE = 1e-5
+_SLACK = 16
+
+
+def mixed_queries(source: VectorSource, num_stored: int, seed: int) -> Matrix:
+    """Return three queries for each of some stored vectors, drawn at random; shape ``(3 num_stored, 2 D)``."""
+    numbers = source.numbers()
+    chosen = np.random.default_rng(seed).choice(numbers, size=min(num_stored, len(numbers)), replace=False)
+    pairs = source.pairs(np.sort(chosen).tolist())[1]
+    half = pairs.shape[1] // 2
+    scales = [np.repeat([1 - w, w], half).astype(np.float32) for w in STRUCTURE_WEIGHTS]
+    return np.concatenate([pairs * scale for scale in scales])
+
+
+def tenth_scores(queries: Matrix, source: VectorSource) -> NDArray[np.float32]:
+    """Return, for each query, the score of its tenth best stored vector (its worst one, when there are fewer)."""
+    best = np.empty((len(queries), 0), dtype=np.float32)
+    for _, pairs in source.all_pairs():
+        best = np.concatenate([best, queries @ pairs.T], axis=1)
+        if best.shape[1] > NUM_NEIGHBOURS:
+            best = -np.partition(-best, NUM_NEIGHBOURS - 1, axis=1)[:, :NUM_NEIGHBOURS]
+    lowest: NDArray[np.float32] = best.min(axis=1)
+    return lowest
+
+
+def recall(queries: Matrix, tenths: NDArray[np.float32], candidates: Sequence[Numbers], source: VectorSource) -> float:
+    """Return recall@10 after exact re-scoring: the share of the 10 best that are among an engine's candidates.
+
+    By score rather than by identity, since pictures of the same content tie.
+
+    Args:
+        queries: Shape ``(Q, 2 D)``.
+        tenths: From `tenth_scores`.
+        candidates: What the engine found for each query.
+        source: Has their vectors.
+
+    Returns:
+        0 to 1, averaged over the queries; 1 when there is nothing to find.
+    """
+    num_true = min(NUM_NEIGHBOURS, len(source.numbers()))
+    if num_true == 0 or not len(queries):
+        return 1.0
+    num_found = 0
+    for query, tenth, numbers in zip(queries, tenths, candidates, strict=True):
+        scores = source.pairs(numbers.tolist())[1] @ query
+        num_found += min(num_true, int((scores >= tenth - _TOLERANCE).sum()))
+    return num_found / (num_true * len(queries))
+
+
+def find_candidates(engine: Engine, queries: Matrix, over_fetch: int) -> list[Numbers]:
+    """Search the way a page of ten does: for more than wanted."""
+    k = over_fetch * NUM_NEIGHBOURS + _SLACK
+    return [engine.search(np.ascontiguousarray(query), k).numbers for query in queries]
+
+
+def tune(
+    engine: Engine, source: VectorSource, *, target: float, num_stored: int, over_fetch: int, seed: int = 0
+) -> float:
+    """Set the cheapest parameter whose recall reaches the target; the dearest one when none does.
+
+    Returns:
+        The recall that was reached.
+    """
+    if len(engine) == 0:
+        return 1.0
+    queries = mixed_queries(source, num_stored, seed)
+    tenths = tenth_scores(queries, source)
+    reached = 0.0
+    for step in _steps(engine):
+        step()
+        reached = recall(queries, tenths, find_candidates(engine, queries, over_fetch), source)
+        if reached >= target:
+            break
+    return reached
+
+
+def _steps(engine: Engine) -> list[Callable[[], None]]:
+    """List the settings to try, cheapest first."""
+    match engine.kind:
+        case EngineKind.HNSW:
+            return [partial(setattr, engine, "ef_search", 2**power) for power in range(4, 12)]
+        case EngineKind.IVF_SQ8 | EngineKind.GPU_IVF_SQ8:
+            num_lists = int(engine.parameters["nlist"])
+            values = sorted({min(2**power, num_lists) for power in range(num_lists.bit_length() + 1)})
+            return [partial(setattr, engine, "nprobe", value) for value in values]
+        case _:
+            return [lambda: None]

@@ -1,0 +1,257 @@
+"""What a local collection does by itself: loading, rebuilding, snapshots, self-checks; one thread for all of it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event, Lock, Thread
+
+from index.catalogue import Catalogue, CatalogueReader
+from index.engine import Engine, EngineKind, EngineState
+from index.engine_building import EngineBuilder
+from index.engine_choice import Machine, choose_engine
+from index.engine_tuning import find_candidates, mixed_queries, recall, tenth_scores, tune
+from index.errors import CollectionClosedError, CollectionError, SnapshotError
+from index.live_index import LiveIndex
+from index.settings import LocalSettings
+from index.snapshots import Lineage, Snapshot, SnapshotFolder, read_snapshot
+
+_logger = logging.getLogger(__name__)
+_FLAT_KINDS = (EngineKind.NUMPY, EngineKind.FLAT, EngineKind.GPU_FLAT)
+_MAX_POLL_SECONDS = 0.5
+
+
+class Maintenance:
+    """Loads the index in the background and keeps it in shape until it is stopped.
+
+    Attributes:
+        activity: ``None``, ``loading``, ``replaying``, ``rebuilding`` or ``tuning``.
+        progress: Of the activity, 0 to 1.
+        self_check_recall: The newest result.
+        failure: Why the index could not be loaded.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        live: LiveIndex,
+        snapshots: SnapshotFolder,
+        settings: LocalSettings,
+        machine: Machine,
+        prune_log: Callable[[int], None],
+        collect_orphans: Callable[[], None],
+    ) -> None:
+        self._catalogue = catalogue
+        self._live = live
+        self._snapshots = snapshots
+        self._settings = settings
+        self._machine = machine
+        self._prune_log = prune_log
+        self._collect_orphans = collect_orphans
+        self._builder = EngineBuilder(2 * catalogue.dimension, settings)
+        self._poll_seconds = min(_MAX_POLL_SECONDS, max(0.01, settings.snapshot_seconds))
+        self._wake = Event()
+        self._stopping = Event()
+        self._loaded = Event()
+        self._busy = Lock()
+        self._snapshot_sequence = -1
+        self._snapshot_time = time.monotonic()
+        self._check_time = time.monotonic()
+        self.activity: str | None = "loading"
+        self.progress = 0.0
+        self.self_check_recall: float | None = None
+        self.failure: Exception | None = None
+        self._thread = Thread(target=self._run, name="collection-maintenance", daemon=True)
+
+    def start(self) -> None:
+        """Begin to load."""
+        self._thread.start()
+
+    def wait_until_loaded(self) -> None:
+        """Wait for the index.
+
+        Raises:
+            CollectionError: If it could not be loaded.
+        """
+        self._loaded.wait()
+        if self.failure is not None:
+            raise self.failure
+
+    def wake(self) -> None:
+        """Have another look at what is due."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Finish what is being done and stop."""
+        self._stopping.set()
+        self._wake.set()
+        self._thread.join()
+
+    def snapshot(self) -> None:
+        """Write a snapshot of the engine, unless the newest one holds everything.
+
+        Raises:
+            StorageError: If the disk fails or is full.
+            NotReadyError: If there is no index yet.
+        """
+        with self._busy:
+            if self._live.sequence == self._snapshot_sequence and self._snapshots.newest_first():
+                return
+            with self._live.view() as view:
+                lineage = self._lineage(view.reader)
+                state = view.engine.state()
+            self._snapshots.write(Snapshot(lineage, state))
+            self._snapshot_sequence = lineage.sequence
+            self._snapshot_time = time.monotonic()
+
+    def self_check(self) -> float:
+        """Return the recall@10 of the engine on a few stored vectors, against exact search over the catalogue."""
+        with self._live.view() as view:
+            seed = int(time.time())
+            queries = mixed_queries(view.reader, max(1, self._settings.num_tuning_queries // 4), seed)
+            candidates = find_candidates(view.engine, queries, self._settings.over_fetch)
+            view.release()
+            tenths = tenth_scores(queries, view.reader)
+            self.self_check_recall = recall(queries, tenths, candidates, view.reader)
+        self._check_time = time.monotonic()
+        if self.self_check_recall < self._settings.recall_target:
+            _logger.warning("the self-check found recall %.3f, below the target", self.self_check_recall)
+        return self.self_check_recall
+
+    def _run(self) -> None:
+        try:
+            self._load()
+        except CollectionClosedError as error:
+            self.failure = error
+            return
+        except Exception as error:
+            _logger.exception("the index could not be loaded")
+            self.failure = error
+            return
+        finally:
+            self._loaded.set()
+        self._attempt(self._collect_orphans)
+        while not self._stopping.is_set():
+            self._wake.wait(self._poll_seconds)
+            self._wake.clear()
+            for task in (self._rebuild_when_due, self._snapshot_when_due, self._check_when_due):
+                if self._stopping.is_set():
+                    break
+                self._attempt(task)
+
+    def _attempt(self, task: Callable[[], None]) -> None:
+        try:
+            task()
+        except CollectionClosedError:
+            return
+        except Exception:
+            _logger.exception("background work on the index failed; it is tried again later")
+            self._done()
+            self._stopping.wait(_MAX_POLL_SECONDS)
+
+    def _load(self) -> None:
+        for path in self._snapshots.newest_first():
+            try:
+                self._load_snapshot(path)
+            except SnapshotError as error:
+                _logger.warning("snapshot %s is not used: %s", path.name, error)
+            else:
+                self._done()
+                return
+        self._rebuild()
+        self._done()
+
+    def _load_snapshot(self, path: Path) -> None:
+        self._doing("loading")
+        snapshot = read_snapshot(path)
+        with self._catalogue.read() as reader:
+            self._check_lineage(snapshot.lineage, reader)
+            num_vectors = reader.count_vectors()
+        wanted = choose_engine(num_vectors, self._settings, self._machine, snapshot.state.kind)
+        engine = self._builder.restore(_as_kind(snapshot.state, wanted, self._machine))
+        self._doing("replaying", 0.9)
+        if not self._live.install(engine, snapshot.lineage.sequence, verify=True):
+            raise SnapshotError("it does not lead to the state of the catalogue")
+        self._snapshot_sequence = snapshot.lineage.sequence
+
+    def _check_lineage(self, lineage: Lineage, reader: CatalogueReader) -> None:
+        here = self._lineage(reader, lineage.sequence)
+        if lineage.sequence > reader.sequence():
+            raise SnapshotError(f"it is newer than the catalogue ({lineage.sequence} > {reader.sequence()})")
+        if lineage != here:
+            raise SnapshotError("it belongs to another collection, model or history")
+
+    def _lineage(self, reader: CatalogueReader, sequence: int | None = None) -> Lineage:
+        number = reader.sequence() if sequence is None else sequence
+        return Lineage(reader.identity(), self._catalogue.fingerprint, number, reader.mark(number))
+
+    def _rebuild_when_due(self) -> None:
+        current = self._live.kind
+        wanted = choose_engine(self._live.num_images, self._settings, self._machine, current)
+        if current is not wanted or self._live.needs_rebuild:
+            self._rebuild()
+            self._done()
+
+    def _rebuild(self) -> None:
+        """Make an engine from the catalogue while the present one, if any, goes on serving."""
+        self._doing("rebuilding")
+        with self._catalogue.read() as reader:
+            sequence = reader.sequence()
+            kind = choose_engine(reader.count_vectors(), self._settings, self._machine, self._live.kind)
+            engine = self._builder.build(kind, reader, self._report)
+            self._tune(engine, reader)
+        if not self._live.install(engine, sequence):
+            raise CollectionError("the log of changes was cut while the index was rebuilt")
+
+    def _tune(self, engine: Engine, reader: CatalogueReader) -> None:
+        if engine.is_exact:
+            return
+        self._doing("tuning", 0.95)
+        settings = self._settings
+        reached = tune(
+            engine,
+            reader,
+            target=settings.recall_target,
+            num_stored=settings.num_tuning_queries,
+            over_fetch=settings.over_fetch,
+        )
+        _logger.info("tuned %s to recall %.3f with %s", engine.kind, reached, dict(engine.parameters))
+
+    def _snapshot_when_due(self) -> None:
+        num_changes = self._live.sequence - self._snapshot_sequence
+        age = time.monotonic() - self._snapshot_time
+        is_due = num_changes >= self._settings.snapshot_changes or age >= self._settings.snapshot_seconds
+        if num_changes > 0 and is_due:
+            self._snapshot_time = time.monotonic()  # also when it fails: a full disk is not tried every half second
+            self.snapshot()
+            self._prune_log(self._snapshots.oldest_sequence())
+
+    def _check_when_due(self) -> None:
+        period = self._settings.self_check_seconds
+        if period > 0 and time.monotonic() - self._check_time >= period and self._live.num_images:
+            self._check_time = time.monotonic()
+            self.self_check()
+
+    def _doing(self, activity: str, progress: float = 0.0) -> None:
+        self.activity, self.progress = activity, progress
+
+    def _report(self, progress: float) -> None:
+        if self._stopping.is_set():
+            raise CollectionClosedError("the collection was closed while its index was being made")
+        self.progress = 0.95 * progress
+
+    def _done(self) -> None:
+        self.activity, self.progress = None, 1.0
+
+
+def _as_kind(state: EngineState, wanted: EngineKind, machine: Machine) -> EngineState:
+    """Let a snapshot of one exact engine serve for another; they hold the same arrays."""
+    if state.kind in _FLAT_KINDS and wanted in _FLAT_KINDS:
+        return EngineState(wanted, state.config, state.arrays)
+    if state.kind is EngineKind.GPU_IVF_SQ8 and machine.has_faiss and machine.num_gpus == 0:
+        return EngineState(EngineKind.IVF_SQ8, state.config, state.arrays)
+    if state.kind not in _FLAT_KINDS and not machine.has_faiss:
+        raise SnapshotError(f"its engine {state.kind} needs FAISS, which is not installed")
+    return state

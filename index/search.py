@@ -1,0 +1,207 @@
+"""One search over a consistent view: candidates from the engine, exact scores, order, pages.
+
+The order is ``(-score, id)`` with scores from `index.scoring`, so it does not depend on the engine. A page
+holds as many hits as were asked for whenever that many match: where an engine finds too few, everything is
+scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.catalogue import CatalogueReader, Matrix, Numbers
+from index.collection import SearchHit, Vector
+from index.cursors import SearchPosition
+from index.engine import Engine
+from index.filters import Filter
+from index.scoring import Scored, best, exact_scores, join
+
+# Beyond the hits wanted; pictures of the same content tie, and a tie at the edge costs a second search.
+_SLACK = 16
+# How far a float32 inner product of an engine may lie from ours, per unit of query length.
+_ROUNDING = 1e-4
+_SCAN_CHUNK = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """What is looked for.
+
+    Attributes:
+        query: Shape ``(2 D,)``.
+        num_wanted: Hits.
+        after: The hit that they come after.
+        condition: What their metadata meets.
+        min_score: What their score is at least.
+    """
+
+    query: Vector
+    num_wanted: int
+    after: SearchPosition | None
+    condition: Filter | None
+    min_score: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPolicy:
+    """When to trust the engine; see `index.settings.LocalSettings`."""
+
+    over_fetch: int
+    exact_filter_limit: int
+
+
+def find_hits(request: SearchRequest, engine: Engine, reader: CatalogueReader, policy: SearchPolicy) -> list[SearchHit]:
+    """Return the best hits after a position, in order; fewer only where fewer match.
+
+    Args:
+        request: What is looked for.
+        engine: Holds exactly what ``reader`` sees.
+        reader: One state of the catalogue.
+        policy: When to trust the engine.
+    """
+    allowed = None if request.condition is None else reader.matching(request.condition)
+    num_matching = len(engine) if allowed is None else len(allowed)
+    if num_matching == 0:
+        return []
+    if engine.is_exact:
+        ranked = _from_exact_engine(request, engine, reader, allowed, num_matching)
+    elif allowed is not None and num_matching <= policy.exact_filter_limit:
+        ranked = _from_scan(request, reader, allowed)
+    else:
+        ranked = _from_approximate_engine(request, engine, reader, allowed, num_matching, policy)
+    return _with_records(ranked, reader)
+
+
+def scan(query: Vector, reader: CatalogueReader, allowed: Numbers | None, num_wanted: int) -> Scored:
+    """Score every allowed picture from the catalogue and return the best and their ties, in no order."""
+    kept = Scored(np.empty(0, np.int64), np.empty((0, len(query)), np.float32), np.empty(0, np.float32))
+    for numbers, pairs in _stored_pairs(reader, allowed):
+        kept = best(join([kept, Scored(numbers, pairs, exact_scores(query, pairs))]), num_wanted)
+    return kept
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    """Hits in order, without their records."""
+
+    names: list[str]
+    scored: Scored
+
+
+def _from_exact_engine(
+    request: SearchRequest,
+    engine: Engine,
+    reader: CatalogueReader,
+    allowed: Numbers | None,
+    num_matching: int,
+) -> _Ranked:
+    tolerance = _ROUNDING * max(1.0, float(np.linalg.norm(request.query)))
+    k = request.num_wanted + _num_seen(request) + _SLACK
+    while True:
+        candidates = engine.search(request.query, min(k, num_matching), allowed)
+        ranked = _rank(request, _score(request.query, candidates.numbers, engine, reader), reader)
+        if k >= num_matching:
+            return ranked
+        # Nothing outside the candidates can score above this.
+        ceiling = float(candidates.scores[-1]) + tolerance
+        is_full = len(ranked.names) == request.num_wanted and float(ranked.scored.scores[-1]) > ceiling
+        if is_full or (request.min_score is not None and request.min_score > ceiling):
+            return ranked
+        k *= 4
+
+
+def _from_approximate_engine(
+    request: SearchRequest,
+    engine: Engine,
+    reader: CatalogueReader,
+    allowed: Numbers | None,
+    num_matching: int,
+    policy: SearchPolicy,
+) -> _Ranked:
+    k = policy.over_fetch * (request.num_wanted + _num_seen(request)) + _SLACK
+    candidates = engine.search(request.query, min(k, num_matching), allowed)
+    scored = _score(request.query, candidates.numbers, engine, reader)
+    ranked = _rank(request, scored, reader)
+    if len(ranked.names) == request.num_wanted:
+        return ranked
+    has_seen_below = request.min_score is not None and not _at_least(scored, request.min_score).all()
+    return ranked if has_seen_below else _from_scan(request, reader, allowed)
+
+
+def _from_scan(request: SearchRequest, reader: CatalogueReader, allowed: Numbers | None) -> _Ranked:
+    """Score everything, page by page of the order, until enough hits come after the position."""
+    num_wanted = request.num_wanted + _num_seen(request)
+    while True:
+        scored = scan(request.query, reader, allowed, num_wanted)
+        ranked = _rank(request, scored, reader)
+        if len(ranked.names) == request.num_wanted or len(scored) < num_wanted:
+            return ranked
+        if request.min_score is not None and not _at_least(scored, request.min_score).all():
+            return ranked
+        num_wanted *= 4
+
+
+def _score(query: Vector, numbers: Numbers, engine: Engine, reader: CatalogueReader) -> Scored:
+    pairs: Matrix | None = engine.vectors(numbers)
+    if pairs is None:
+        numbers, pairs = reader.pairs(numbers.tolist())
+    return Scored(numbers, pairs, exact_scores(query, pairs))
+
+
+def _rank(request: SearchRequest, scored: Scored, reader: CatalogueReader) -> _Ranked:
+    """Drop what comes before the position or scores too little, put the rest in order, and cut."""
+    if request.min_score is not None:
+        scored = scored.take(_at_least(scored, request.min_score))
+    if request.after is not None:
+        scored = _drop_seen(scored, request.after, reader)
+    scored = best(scored, request.num_wanted)
+    names = reader.names(scored.numbers.tolist())
+    keys = [
+        (-score, names[number], position)
+        for position, (number, score) in enumerate(zip(scored.numbers.tolist(), scored.scores.tolist(), strict=True))
+    ]
+    keys = sorted(keys)[: request.num_wanted]
+    order = np.array([position for _, _, position in keys], dtype=np.int64)
+    return _Ranked([name for _, name, _ in keys], scored.take(order))
+
+
+def _drop_seen(scored: Scored, after: SearchPosition, reader: CatalogueReader) -> Scored:
+    scored = scored.take(scored.scores <= np.float32(after.score))
+    is_tied = scored.scores == np.float32(after.score)
+    names = reader.names(scored.numbers[is_tied].tolist())
+    is_seen = [names.get(number, "") <= after.id for number in scored.numbers[is_tied].tolist()]
+    is_kept = np.ones(len(scored), dtype=bool)
+    is_kept[np.flatnonzero(is_tied)[is_seen]] = False
+    return scored.take(is_kept)
+
+
+def _at_least(scored: Scored, min_score: float) -> NDArray[np.bool_]:
+    # In float64: a float32 comparison would first round min_score.
+    return scored.scores.astype(np.float64) >= min_score
+
+
+def _num_seen(request: SearchRequest) -> int:
+    return request.after.num_seen if request.after else 0
+
+
+def _with_records(ranked: _Ranked, reader: CatalogueReader) -> list[SearchHit]:
+    records = {each.number: each.record for each in reader.records(ranked.scored.numbers.tolist())}
+    dimension = ranked.scored.vectors.shape[1] // 2
+    return [
+        SearchHit(records[number], score, pair[:dimension], pair[dimension:])
+        for number, score, pair in zip(
+            ranked.scored.numbers.tolist(), ranked.scored.scores.tolist(), ranked.scored.vectors, strict=True
+        )
+    ]
+
+
+def _stored_pairs(reader: CatalogueReader, allowed: Numbers | None) -> Iterator[tuple[Numbers, Matrix]]:
+    if allowed is None:
+        yield from reader.all_pairs()
+        return
+    for start in range(0, len(allowed), _SCAN_CHUNK):
+        yield reader.pairs(allowed[start : start + _SCAN_CHUNK].tolist())

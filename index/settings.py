@@ -1,0 +1,43 @@
+"""What can be set about a local collection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSettings:
+    """How a local collection searches and looks after itself.
+
+    Attributes:
+        engine: ``auto`` chooses by size and by what is installed; the others are for tests and experts.
+        large_engine: What ``auto`` takes above ``flat_limit``.
+        flat_limit: Pictures up to which search is exact.
+        use_gpu: Use a GPU where FAISS finds one.
+        recall_target: Share of the exact 10 best that a tuned engine must find among its candidates.
+        num_tuning_queries: Stored vectors that tuning and self-checks search for, each with three structure weights.
+        over_fetch: Candidates taken from an approximate engine for each hit wanted; they are re-scored exactly.
+        exact_filter_limit: Where a filter leaves at most this many pictures, all of them are scored exactly.
+        retrain_growth: An engine with trained parts is made anew when the collection has grown this many times.
+        snapshot_changes: Changes after which a snapshot is due.
+        snapshot_seconds: Time after which a snapshot is due when there was any change.
+        num_snapshots: Snapshots kept.
+        self_check_seconds: Time between self-checks; 0 switches them off.
+        max_group: Most write requests in one commit.
+    """
+
+    engine: Literal["auto", "numpy", "flat", "ivf_sq8", "hnsw"] = "auto"
+    large_engine: Literal["ivf_sq8", "hnsw"] = "ivf_sq8"
+    flat_limit: int = 200_000
+    use_gpu: bool = True
+    recall_target: float = 0.98
+    num_tuning_queries: int = 32
+    over_fetch: int = 4
+    exact_filter_limit: int = 2_000
+    retrain_growth: float = 2.0
+    snapshot_changes: int = 10_000
+    snapshot_seconds: float = 600.0
+    num_snapshots: int = 2
+    self_check_seconds: float = 900.0
+    max_group: int = 256

@@ -1,0 +1,1 @@
+"""The service: pictures and queries over HTTP, and the command line."""

@@ -1,0 +1,5 @@
+"""`python -m service …` is `structxlip …`."""
+
+from service.commands.main import main
+
+main()

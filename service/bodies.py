@@ -1,0 +1,56 @@
+"""JSON bodies as a dependency: read after the caller is known, bounded while they arrive, parsed strictly.
+
+FastAPI's own body parameter reads the whole body first, of any size, and only then looks at the API key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+from fastapi import Depends, Request
+from pydantic import BaseModel, ValidationError
+
+from service.problems import InvalidRequest
+from service.state import ServiceState, state_of
+from service.uploads import BytesLease, read_json_body
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def json_body(model: type[ModelT]) -> Any:
+    """Return a dependency that gives the request's JSON body as ``model``; name the key's dependency before it."""
+
+    async def read(request: Request) -> AsyncIterator[ModelT]:
+        state = state_of(request)
+        async with state.upload_budget.lease() as lease:  # held until the answer is made: pictures come in JSON too
+            body = await read_bounded_json(request, state, lease)
+            yield validated(model, body, source="body")
+
+    return Depends(read)
+
+
+async def read_bounded_json(request: Request, state: ServiceState, lease: BytesLease) -> Any:
+    """Read a JSON body within the service's limits."""
+    return await read_json_body(
+        request, state.settings.max_json_bytes, max_seconds=state.settings.upload_seconds, lease=lease
+    )
+
+
+def validated(model: type[ModelT], value: object, *, source: str) -> ModelT:
+    """Return ``value`` as ``model``.
+
+    Raises:
+        InvalidRequest: With every value that is not valid.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise InvalidRequest.from_validation(error.errors(), source=source) from error
+
+
+def body_documentation(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the OpenAPI `requestBody` of a JSON body."""
+    schema = model.model_json_schema()
+    assert "$defs" not in schema, "nested models need components"
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

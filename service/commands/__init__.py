@@ -1,0 +1,1 @@
+"""The commands of `structxlip`, one module each; they load heavy libraries only when they run."""

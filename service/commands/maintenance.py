@@ -1,0 +1,102 @@
+"""`structxlip backup`, `restore` and `reindex`: looking after a local collection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from service.commands.errors import CommandError
+from service.commands.options import Data, Device, Model
+
+if TYPE_CHECKING:
+    from index.collection import Vector
+    from structxlip.encoder import PreparedImage
+
+
+def backup(
+    destination: Annotated[Path, typer.Argument(help="New folder for the copy.")],
+    data: Data = None,
+) -> None:
+    """Copy a collection while it may be in use; the copy is consistent and verified."""
+    from index.backup import backup_directory
+    from service.commands.serve import load_settings
+
+    folder = data or load_settings().data
+    num_files = backup_directory(folder, destination)
+    Console(stderr=True).print(f"{num_files} files copied from {folder} to {destination}")
+
+
+def restore(
+    source: Annotated[Path, typer.Argument(help="A folder written by `structxlip backup`.")],
+    data: Data = None,
+) -> None:
+    """Put a backup into an empty or missing folder, verified."""
+    from index.backup import restore as restore_directory
+    from service.commands.serve import load_settings
+
+    folder = data or load_settings().data
+    num_files = restore_directory(source, folder)
+    Console(stderr=True).print(f"{num_files} files restored to {folder}")
+
+
+def reindex(
+    data: Data = None,
+    model: Model = None,
+    device: Device = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Then drop the vectors of every other model.")] = False,
+) -> None:
+    """Embed every stored picture with another model, beside the old vectors; a service may keep running.
+
+    It can be stopped and started again. When it is done, restart the service with the new model.
+    """
+    from structxlip.quick_start import import_without_compiler
+
+    import_without_compiler()
+    from index.reembedding import prune_vectors, reembed
+    from service.commands.serve import load_settings
+    from service.images import ImageLimits, decode_image
+    from service.problems import Problem
+    from structxlip.models import load_encoder
+
+    given = {"data": data, "model": model, "device": device}
+    settings = load_settings(**{name: value for name, value in given.items() if value is not None})
+    encoder = load_encoder(settings.model, device=settings.device)
+    limits = ImageLimits(max_bytes=settings.max_file_bytes, max_pixels=settings.max_pixels)
+    console = Console(stderr=True)
+
+    def embed(originals: Sequence[tuple[str, bytes]]) -> list[tuple[Vector, Vector] | None]:
+        prepared: list[PreparedImage | None] = []
+        for image_id, content in originals:
+            try:
+                decoded = decode_image(content, limits, min_side=encoder.image_size)
+            except Problem as problem:
+                console.print(f"[red]{image_id}[/red] cannot be embedded again: {problem.detail}")
+                prepared.append(None)
+            else:
+                prepared.append(encoder.prepare_image(decoded.rgb))
+        embedded = encoder.encode_images([image for image in prepared if image is not None])
+        vectors = iter(zip(embedded.appearance, embedded.structure, strict=True))
+        return [next(vectors) if image is not None else None for image in prepared]
+
+    with Progress(console=console) as progress:
+        bar = progress.add_task("embedding", total=None)
+        outcome = reembed(
+            settings.data,
+            dimension=encoder.dimension,
+            fingerprint=encoder.fingerprint,
+            embed=embed,
+            progress=lambda done, total: progress.update(bar, completed=done, total=total),
+        )
+    if outcome.failed:
+        raise CommandError(
+            f"{len(outcome.failed)} pictures have no vectors of the new model (the first: {outcome.failed[0]}); "
+            "delete them, or serve with the old model"
+        )
+    if prune:
+        prune_vectors(settings.data, keep=encoder.fingerprint)
+    console.print(f"every picture has vectors of {encoder.name} ({encoder.fingerprint[:12]})")

@@ -1,0 +1,104 @@
+"""`structxlip search`: find pictures by words, as a table, as JSON, or as a contact sheet."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import JsonValue
+from rich.console import Console
+from rich.table import Table
+
+from service.commands.errors import CommandError
+from service.commands.options import ApiKey, Data, Device, Model, Url
+from service.commands.targets import FoundPicture, Target, open_target
+
+# What the table takes beside the id and the caption: rank, three scores, lines and padding.
+TABLE_FRAME = 48
+MIN_CAPTION = 20
+
+
+def search(
+    text: Annotated[str, typer.Argument(help="What to look for.")],
+    url: Url = None,
+    api_key: ApiKey = None,
+    data: Data = None,
+    model: Model = None,
+    device: Device = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 10,
+    structure_weight: Annotated[
+        float | None,
+        typer.Option("--weight", min=0, max=1, help="Structure against appearance; default: the model's."),
+    ] = None,
+    filter: Annotated[
+        str | None, typer.Option(help='Metadata condition as JSON: {"field": "shop", "eq": "x"}.')
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet of the hits to this PNG.")] = None,
+    open_sheet: Annotated[bool, typer.Option("--open", help="Write a contact sheet and show it.")] = False,
+) -> None:
+    """Find pictures by words."""
+    condition = _parse_json(filter)
+    with open_target(url=url, api_key=api_key, data=data, model=model, device=device) as target:
+        hits = target.search(text, structure_weight=structure_weight, limit=limit, filter=condition)
+        if open_sheet and sheet is None:
+            sheet = Path("structxlip-search.png")
+        if sheet is not None:
+            _write_sheet(sheet, text, hits, target)
+    if as_json:
+        print(json.dumps([dataclasses.asdict(hit) for hit in hits], ensure_ascii=False, indent=2))
+    else:
+        print_hits(hits, Console())
+    if sheet is not None:
+        Console(stderr=True).print(f"wrote {sheet}")
+    if open_sheet and sheet is not None:
+        webbrowser.open(sheet.resolve().as_uri())
+
+
+def print_hits(hits: Sequence[FoundPicture], console: Console) -> None:
+    """Print hits as a table."""
+    table = Table()
+    for name in ("#", "id", "score", "appearance", "structure"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("caption")
+    room = max(MIN_CAPTION, console.width - TABLE_FRAME - max((len(hit.id) for hit in hits), default=0))
+    for rank, hit in enumerate(hits, start=1):
+        caption = (hit.caption or "").replace("\n", " ")
+        table.add_row(
+            str(rank),
+            hit.id,
+            f"{hit.score:.3f}",
+            f"{hit.appearance:.3f}",
+            f"{hit.structure:.3f}",
+            _shortened(caption, room),
+        )
+    console.print(table if hits else "nothing found: the collection is empty, or the filter leaves nothing")
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _parse_json(text: str | None) -> JsonValue:
+    if text is None:
+        return None
+    try:
+        value: JsonValue = json.loads(text)
+    except ValueError as error:
+        raise CommandError(f"--filter is not valid JSON: {error}") from error
+    return value
+
+
+def _write_sheet(path: Path, text: str, hits: Sequence[FoundPicture], target: Target) -> None:
+    from service.contact_sheet import Tile, draw_contact_sheet
+    from service.images import ImageLimits, decode_image
+
+    tiles = [
+        Tile(decode_image(target.original(hit.id), ImageLimits()).rgb, f"{hit.score:.3f} · {hit.id}") for hit in hits
+    ]
+    path.write_bytes(draw_contact_sheet(tiles, title=text))

@@ -1,0 +1,319 @@
+"""What the commands work on: a collection in a folder of this machine, or a running service over HTTP."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import httpx
+from pydantic import JsonValue
+
+from service.commands.errors import CommandError
+from service.commands.sources import PictureSource
+
+if TYPE_CHECKING:
+    from index.collection import NewImage
+    from index.local import LocalCollection
+    from structxlip.encoder import TwoViewEncoder
+
+MAX_TRIES = 8
+TRANSIENT_STATUSES = {429, 502, 503, 504}
+
+
+@dataclass(frozen=True, slots=True)
+class AddResult:
+    """What became of one picture; ``reason`` tells why it failed."""
+
+    source: PictureSource
+    status: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundPicture:
+    """One hit as a command shows it."""
+
+    id: str
+    score: float
+    appearance: float
+    structure: float
+    metadata: Mapping[str, JsonValue]
+    caption: str | None
+
+
+class Target(Protocol):
+    """Somewhere to add pictures to and to search."""
+
+    def add(self, sources: Sequence[PictureSource]) -> list[AddResult]:
+        """Add some pictures; one result each, in order. Safe to call from several threads."""
+        ...
+
+    def search(self, text: str, *, structure_weight: float | None, limit: int, filter: JsonValue) -> list[FoundPicture]:
+        """Find pictures by words."""
+        ...
+
+    def original(self, image_id: str) -> bytes:
+        """Return one picture's file."""
+        ...
+
+    def info(self) -> dict[str, Any]:
+        """Describe the model and the collection."""
+        ...
+
+
+@contextmanager
+def open_target(
+    *, url: str | None, api_key: str | None, data: Path | None, model: str | None, device: str | None
+) -> Iterator[Target]:
+    """Open the service at ``url`` if one is given, else the collection in ``data`` with ``model``."""
+    if url is not None:
+        if data is not None or model is not None:
+            raise CommandError("give either --url (a running service) or --data and --model (a local collection)")
+        with HttpTarget(url, api_key) as target:
+            yield target
+        return
+    from structxlip.quick_start import import_without_compiler
+
+    import_without_compiler()
+    from service.app import open_collection
+    from service.commands.serve import load_settings
+    from structxlip.models import load_encoder
+
+    given = {"data": data, "model": model, "device": device}
+    settings = load_settings(**{name: value for name, value in given.items() if value is not None})
+    encoder = load_encoder(settings.model, device=settings.device)
+    collection = open_collection(settings, encoder, wait=True)
+    try:
+        yield LocalTarget(encoder, collection, settings.max_file_bytes, settings.max_pixels)
+    finally:
+        collection.close()
+
+
+class LocalTarget:
+    """A collection opened by this process; decoding runs in the callers' threads, the model in one at a time."""
+
+    def __init__(
+        self, encoder: TwoViewEncoder, collection: LocalCollection, max_file_bytes: int, max_pixels: int
+    ) -> None:
+        from service.images import ImageLimits
+
+        self._encoder = encoder
+        self._collection = collection
+        self._limits = ImageLimits(max_bytes=max_file_bytes, max_pixels=max_pixels)
+        self._model_lock = threading.Lock()
+
+    def add(self, sources: Sequence[PictureSource]) -> list[AddResult]:
+        """Decode, embed what is new, and store it in one durable step."""
+        loaded = [self._load(source) for source in sources]
+        images = self._embed([item for item in loaded if isinstance(item, _Loaded)])
+        outcomes = iter(self._collection.add(images) if images else [])
+        return [
+            AddResult(item.source, next(outcomes).status.value) if isinstance(item, _Loaded) else item
+            for item in loaded
+        ]
+
+    def search(self, text: str, *, structure_weight: float | None, limit: int, filter: JsonValue) -> list[FoundPicture]:
+        """Find pictures by words."""
+        from index.filters import parse_filter
+        from service.search import TwoViewQuery
+
+        weight = self._encoder.default_structure_weight if structure_weight is None else structure_weight
+        embedded = self._encoder.encode_texts([self._encoder.prepare_text(text)])
+        query = TwoViewQuery(embedded.appearance[0], embedded.structure[0], weight)
+        condition = None if filter is None else parse_filter(filter)
+        page = self._collection.search(query.vector(), limit=limit, filter=condition)
+        return [
+            FoundPicture(
+                hit.record.id,
+                hit.score,
+                *query.scores(hit.appearance, hit.structure),
+                hit.record.metadata,
+                hit.record.caption,
+            )
+            for hit in page.items
+        ]
+
+    def original(self, image_id: str) -> bytes:
+        """Return one picture's file."""
+        data = self._collection.original(image_id)
+        if data is None:
+            raise CommandError(f"no picture has the id {image_id!r}")
+        return data
+
+    def info(self) -> dict[str, Any]:
+        """Describe the model and the collection."""
+        import dataclasses
+
+        return {
+            "model": self._encoder.describe(),
+            "collection": dataclasses.asdict(self._collection.status()),
+        }
+
+    def _load(self, source: PictureSource) -> _Loaded | AddResult:
+        from service.images import decode_image
+        from service.problems import Problem
+
+        if source.problem is not None:
+            return AddResult(source, "failed", source.problem)
+        try:
+            data = source.path.read_bytes()
+        except OSError as error:
+            return AddResult(source, "failed", f"cannot be read: {error.strerror or error}")
+        content_hash = hashlib.sha256(data).hexdigest()
+        known = self._collection.find_content(content_hash)
+        if known is not None:
+            record = known.record
+            return _Loaded(
+                source, data, content_hash, record.media_type, record.width, record.height, None,
+                (known.appearance, known.structure),
+            )  # fmt: skip
+        try:
+            decoded = decode_image(data, self._limits, min_side=self._encoder.image_size)
+        except Problem as problem:
+            return AddResult(source, "failed", problem.detail)
+        prepared = self._encoder.prepare_image(decoded.rgb)
+        return _Loaded(source, data, content_hash, decoded.media_type, decoded.width, decoded.height, prepared, None)
+
+    def _embed(self, loaded: Sequence[_Loaded]) -> list[NewImage]:
+        fresh = [item.prepared for item in loaded if item.prepared is not None]
+        vectors: Iterator[tuple[Any, Any]] = iter(())
+        if fresh:
+            with self._model_lock:
+                embedded = self._encoder.encode_images(fresh)
+            vectors = iter(zip(embedded.appearance, embedded.structure, strict=True))
+        return [item.as_new_image(item.vectors or next(vectors)) for item in loaded]
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    source: PictureSource
+    data: bytes
+    content_hash: str
+    media_type: str
+    width: int
+    height: int
+    prepared: Any
+    vectors: tuple[Any, Any] | None
+
+    def as_new_image(self, vectors: tuple[Any, Any]) -> NewImage:
+        from index.collection import NewImage
+
+        return NewImage(
+            id=self.source.id or f"sha256-{self.content_hash[:32]}",
+            content=self.data,
+            content_hash=self.content_hash,
+            media_type=self.media_type,
+            width=self.width,
+            height=self.height,
+            appearance=vectors[0],
+            structure=vectors[1],
+            metadata=self.source.metadata,
+            caption=self.source.caption,
+        )
+
+
+class HttpTarget:
+    """A running service; waits and retries when it is busy or starting."""
+
+    def __init__(self, url: str, api_key: str | None) -> None:
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._client = httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=120.0)
+
+    def __enter__(self) -> HttpTarget:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._client.close()
+
+    def add(self, sources: Sequence[PictureSource]) -> list[AddResult]:
+        """Send one request with these pictures; items that met a passing problem are sent again."""
+        results: dict[int, AddResult] = {}
+        payload: dict[int, bytes] = {}
+        for position, source in enumerate(sources):
+            if source.problem is not None:
+                results[position] = AddResult(source, "failed", source.problem)
+                continue
+            try:
+                payload[position] = source.path.read_bytes()
+            except OSError as error:
+                results[position] = AddResult(source, "failed", f"cannot be read: {error.strerror or error}")
+        for attempt in range(MAX_TRIES):
+            if not payload:
+                break
+            positions = list(payload)
+            items = self._send([(sources[position], payload[position]) for position in positions])
+            is_last = attempt == MAX_TRIES - 1
+            for position, item in zip(positions, items, strict=True):
+                problem = item.get("problem") or {}
+                if not is_last and problem.get("status") in TRANSIENT_STATUSES:
+                    continue
+                results[position] = AddResult(sources[position], item["status"], problem.get("detail"))
+                del payload[position]
+        return [results[position] for position in range(len(sources))]
+
+    def search(self, text: str, *, structure_weight: float | None, limit: int, filter: JsonValue) -> list[FoundPicture]:
+        """Find pictures by words."""
+        body = {"text": text, "structure_weight": structure_weight, "limit": limit, "filter": filter}
+        answer = self._request("POST", "/search", json=body).json()
+        return [
+            FoundPicture(
+                hit["id"],
+                hit["score"],
+                hit["scores"]["appearance"],
+                hit["scores"]["structure"],
+                hit["metadata"],
+                hit["caption"],
+            )
+            for hit in answer["hits"]
+        ]
+
+    def original(self, image_id: str) -> bytes:
+        """Return one picture's file."""
+        from service.links import image_links
+
+        return self._request("GET", image_links(image_id).file).content
+
+    def info(self) -> dict[str, Any]:
+        """Describe the model and the collection."""
+        answer: dict[str, Any] = self._request("GET", "/info").json()
+        return answer
+
+    def _send(self, pictures: Sequence[tuple[PictureSource, bytes]]) -> list[dict[str, Any]]:
+        records = [
+            {"id": source.id, "metadata": dict(source.metadata), "caption": source.caption} for source, _ in pictures
+        ]
+        files = [("files", (source.path.name, data)) for source, data in pictures]
+        answer = self._request("POST", "/index", files=files, data={"records": json.dumps(records)})
+        items: list[dict[str, Any]] = answer.json()["items"]
+        return items
+
+    def _request(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
+        for attempt in range(MAX_TRIES):
+            try:
+                response = self._client.request(method, path, **kwargs)
+            except httpx.TransportError as error:
+                if attempt == MAX_TRIES - 1:
+                    raise CommandError(f"no answer from {self._client.base_url}: {error}") from error
+                time.sleep(min(2.0**attempt * 0.25, 10.0))
+                continue
+            if response.status_code in TRANSIENT_STATUSES and attempt < MAX_TRIES - 1:
+                time.sleep(float(response.headers.get("Retry-After", "1")))
+                continue
+            if response.is_error:
+                raise CommandError(f"{method} {path} answered {response.status_code}: {_detail(response)}")
+            return response
+        raise AssertionError("the last try returns or raises")
+
+
+def _detail(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return response.text[:200]

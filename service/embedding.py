@@ -1,0 +1,206 @@
+"""Pictures and texts to vectors: decode in a thread pool, prepare, queue, encode in batches.
+
+The order for a picture is header → budget → decode (off the event loop) → resize and edge map → batch queue → model.
+Bytes that cannot become a picture never reach the queue. Pictures and texts have a queue each, so that a sentence
+never waits behind a batch of pictures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.admission import Admission
+from service.batching import Batcher, Lane
+from service.images import DecodedImage, ImageLimits, decode_image, inspect_image
+from service.metrics import Metrics
+from service.settings import Settings
+from structxlip.encoder import PreparedImage, PreparedText, TwoViewEncoder
+
+Vector = NDArray[np.float32]
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFacts:
+    """What the service keeps of a decoded picture once its pixels are gone."""
+
+    content_hash: str
+    media_type: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedPicture:
+    """One picture and its unit vectors, each of shape ``(D,)``."""
+
+    facts: PictureFacts
+    appearance: Vector
+    structure: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedText:
+    """One text, its structural part and their unit vectors, each of shape ``(D,)``."""
+
+    structural_text: str
+    num_tokens: int
+    is_truncated: bool
+    appearance: Vector
+    structure: Vector
+
+
+class QueueMetrics:
+    """Reports one batcher's life to Prometheus (the batcher's `BatchObserver`)."""
+
+    def __init__(self, metrics: Metrics, queue: str) -> None:
+        self._metrics = metrics
+        self._items = metrics.queue_items.labels(queue)
+        self._pixels = metrics.queue_pixels.labels(queue)
+        self._batch_size = metrics.batch_size.labels(queue)
+        self._wait = metrics.queue_seconds.labels(queue)
+
+    def on_queue(self, num_items: int, num_pixels: int) -> None:
+        """Note the queue's length."""
+        self._items.set(num_items)
+        self._pixels.set(num_pixels)
+
+    def on_batch(self, size: int, run_seconds: float) -> None:
+        """Note a finished batch."""
+        self._batch_size.observe(size)
+
+    def on_wait(self, seconds: float) -> None:
+        """Note how long an item waited."""
+        self._wait.observe(seconds)
+
+    def on_rejected(self, reason: str) -> None:
+        """Count an item that was refused or dropped."""
+        self._metrics.rejected_total.labels(reason).inc()
+
+
+class Embedder:
+    """Owns the model's queues and threads; made and used on one event loop."""
+
+    def __init__(self, encoder: TwoViewEncoder, settings: Settings, metrics: Metrics) -> None:
+        self._encoder = encoder
+        self._metrics = metrics
+        self._deadline_seconds = settings.request_seconds
+        self._limits = ImageLimits(max_bytes=settings.max_file_bytes, max_pixels=settings.max_pixels)
+        self._decode_pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
+        self._last_success = {"pictures": 0.0, "texts": 0.0}
+        self._pictures = Batcher(
+            self._encode_pictures,
+            name="pictures",
+            max_batch_size=settings.max_batch_size,
+            max_queue_items=settings.max_queue_items,
+            max_queue_pixels=settings.max_queue_items * encoder.image_size**2,
+            observer=QueueMetrics(metrics, "pictures"),
+        )
+        self._texts = Batcher(
+            self._encode_texts,
+            name="texts",
+            max_batch_size=settings.max_batch_size,
+            max_queue_items=settings.max_queue_items,
+            max_queue_pixels=1,
+            observer=QueueMetrics(metrics, "texts"),
+        )
+        self.admission = Admission(
+            max_items=settings.max_queue_items,
+            max_pixels=settings.max_inflight_pixels,
+            retry_after_seconds=self._pictures.retry_after_seconds,
+            on_rejected=lambda reason: metrics.rejected_total.labels(reason).inc(),
+        )
+
+    def start(self) -> None:
+        """Start the model's worker threads."""
+        self._pictures.start()
+        self._texts.start()
+
+    def close(self) -> None:
+        """Finish what is queued, then stop the threads."""
+        self._decode_pool.shutdown(wait=True)
+        self._pictures.close(drain=True, timeout=self._deadline_seconds)
+        self._texts.close(drain=True, timeout=self._deadline_seconds)
+
+    @property
+    def is_alive(self) -> bool:
+        """Both workers run; a worker that died takes readiness with it."""
+        return self._pictures.is_alive and self._texts.is_alive
+
+    def seconds_since_success(self) -> float:
+        """Time since the staler of the two queues last produced a vector."""
+        return time.monotonic() - min(self._last_success.values())
+
+    async def decode(self, data: bytes, *, min_side: int | None = None) -> DecodedImage:
+        """Turn untrusted bytes into pixels in the decode pool."""
+        return await self._in_pool(lambda: decode_image(data, self._limits, min_side=min_side))
+
+    async def embed_picture(self, data: bytes, *, lane: Lane) -> EmbeddedPicture:
+        """Embed one file.
+
+        Raises:
+            Problem: If the bytes are no acceptable picture, the budget is spent, or the deadline passed.
+        """
+        header = inspect_image(data, self._limits)
+        pixels = header.width * header.height
+        async with self.admission.admit(pixels):
+            facts, prepared = await self._in_pool(lambda: self._decode_and_prepare(data))
+            appearance, structure = await self._pictures.submit(
+                prepared, pixels=prepared.edges.size, lane=lane, deadline_seconds=self._deadline_seconds
+            )
+        return EmbeddedPicture(facts, appearance, structure)
+
+    async def embed_text(self, text: str, *, lane: Lane = Lane.INTERACTIVE) -> EmbeddedText:
+        """Embed one text and its structural part."""
+        return await self._texts.submit(text, pixels=0, lane=lane, deadline_seconds=self._deadline_seconds)
+
+    async def edge_map(self, data: bytes) -> NDArray[np.uint8]:
+        """Return the edge map of a file as the model sees it, shape ``(S, S)``."""
+        _, prepared = await self._in_pool(lambda: self._decode_and_prepare(data))
+        return prepared.edges
+
+    async def run_canary(self) -> None:
+        """Push a known text and a known picture through both queues, to prove that they still answer."""
+        size = self._encoder.image_size
+        blank = PreparedImage(rgb=np.full((size, size, 3), 127, np.uint8), edges=np.zeros((size, size), np.uint8))
+        picture = self._pictures.submit(blank, pixels=0, lane=Lane.INTERACTIVE, deadline_seconds=self._deadline_seconds)
+        await asyncio.gather(self.embed_text("a canary"), picture)
+
+    def _decode_and_prepare(self, data: bytes) -> tuple[PictureFacts, PreparedImage]:
+        with self._metrics.decode_seconds.time():
+            decoded = decode_image(data, self._limits, min_side=self._encoder.image_size)
+        with self._metrics.edge_seconds.time():
+            prepared = self._encoder.prepare_image(decoded.rgb)
+        facts = PictureFacts(decoded.content_hash, decoded.media_type, decoded.width, decoded.height)
+        return facts, prepared
+
+    def _encode_pictures(self, images: Sequence[PreparedImage]) -> list[tuple[Vector, Vector]]:
+        with self._metrics.encode_seconds.labels("both", "picture").time():
+            embedded = self._encoder.encode_images(images)
+        self._last_success["pictures"] = time.monotonic()
+        return list(zip(embedded.appearance, embedded.structure, strict=True))
+
+    def _encode_texts(self, texts: Sequence[str]) -> list[EmbeddedText]:
+        prepared = [self._encoder.prepare_text(text) for text in texts]
+        with self._metrics.encode_seconds.labels("both", "text").time():
+            embedded = self._encoder.encode_texts(prepared)
+        self._last_success["texts"] = time.monotonic()
+        return [
+            _embedded_text(text, appearance, structure)
+            for text, appearance, structure in zip(prepared, embedded.appearance, embedded.structure, strict=True)
+        ]
+
+    async def _in_pool(self, work: Callable[[], ResultT]) -> ResultT:
+        return await asyncio.get_running_loop().run_in_executor(self._decode_pool, work)
+
+
+def _embedded_text(text: PreparedText, appearance: Vector, structure: Vector) -> EmbeddedText:
+    return EmbeddedText(text.structural_text, text.num_tokens, text.is_truncated, appearance, structure)

@@ -1,0 +1,364 @@
+"""The shapes of requests and answers; pydantic lives here, where data enters and leaves."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import unicodedata
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+
+MAX_METADATA_BYTES = 16 * 1024
+MAX_CAPTION_BYTES = 8 * 1024
+MAX_RESULTS = 1000
+
+
+def _printable_id(value: str) -> str:
+    if any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in value):
+        raise ValueError("an id holds no control characters")
+    if value in {".", ".."} or "/" in value or "\\" in value:
+        raise ValueError("an id holds no slash or backslash, and is neither '.' nor '..'")
+    if value != value.strip():
+        raise ValueError("an id neither starts nor ends with white space")
+    return value
+
+
+def _storable(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    try:
+        encoded = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, UnicodeEncodeError, RecursionError) as error:
+        raise ValueError("metadata is plain JSON: no NaN, no infinity, no lone surrogates, not too deep") from error
+    if len(encoded) > MAX_METADATA_BYTES:
+        raise ValueError(f"metadata takes {len(encoded)} bytes; at most {MAX_METADATA_BYTES} are stored")
+    return value
+
+
+def _normal_text(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("the text holds half a surrogate pair and cannot be encoded") from error
+    return unicodedata.normalize("NFC", value)
+
+
+def _caption(value: str) -> str:
+    normal = _normal_text(value)
+    if len(normal.encode()) > MAX_CAPTION_BYTES:
+        raise ValueError(f"the caption takes {len(normal.encode())} bytes; at most {MAX_CAPTION_BYTES} are stored")
+    return normal
+
+
+def _decoded_base64(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError("expected the file as a base64 string (or a data: URI)")
+    _, _, payload = value.rpartition(",") if value.startswith("data:") else ("", "", value)
+    try:
+        return base64.b64decode(payload, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError("not valid base64; send the file's bytes in standard base64 with padding") from error
+
+
+ImageId = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable_id)]
+MetadataObject = Annotated[dict[str, Any], AfterValidator(_storable)]
+Caption = Annotated[str, AfterValidator(_caption)]
+Base64Bytes = Annotated[
+    bytes,
+    BeforeValidator(_decoded_base64, json_schema_input_type=str),
+    Field(json_schema_extra={"contentEncoding": "base64"}),
+]
+NormalText = Annotated[str, AfterValidator(_normal_text)]
+
+
+class RequestModel(BaseModel):
+    """A request's part: unknown names are errors, so that a typing mistake never passes in silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AnswerModel(BaseModel):
+    """An answer's part."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+# POST /index
+
+
+class RecordIn(RequestModel):
+    """What to keep beside one uploaded file; the n-th record belongs to the n-th file."""
+
+    id: ImageId | None = Field(None, description="Adding the same id again replaces the picture.")
+    metadata: MetadataObject = Field(default_factory=dict)
+    caption: Caption | None = None
+
+
+class ImageIn(RecordIn):
+    """One picture in a JSON request."""
+
+    image: str = Field(description="The file in base64, or a `data:` URI; with `remote_images` on, an http(s) URL.")
+
+
+class IndexRequest(RequestModel):
+    """Pictures to add, as JSON."""
+
+    images: list[Any] = Field(
+        min_length=1,
+        description="Objects with `image` (base64), `id`, `metadata`, `caption`; a malformed one costs itself alone.",
+    )
+
+
+class ProblemOut(AnswerModel):
+    """RFC 9457 problem details."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: JsonValue = Field(None, description="Each value that is not valid, where there are several.")
+
+
+class AnsweredProblem(AnswerModel):
+    """RFC 9457 problem details, when the whole request is answered with them."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    request_id: str | None
+    errors: list[dict[str, str]] | None = None
+
+
+class IndexItemOut(AnswerModel):
+    """What became of one picture."""
+
+    id: str | None = Field(description="`null` only when the record itself could not be read.")
+    status: Literal["created", "replaced", "unchanged", "failed"]
+    problem: ProblemOut | None = None
+
+
+class IndexAnswer(AnswerModel):
+    """One item for each picture sent, in their order."""
+
+    items: list[IndexItemOut]
+    fingerprint: str
+
+
+# POST /search
+
+
+class SearchRequest(RequestModel):
+    """A query: words, a picture, or a stored picture's id."""
+
+    text: NormalText | None = Field(None, min_length=1)
+    image: Base64Bytes | None = None
+    image_id: ImageId | None = None
+    structure_weight: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="How much structure counts against appearance; default: the model's.",
+    )
+    limit: int = Field(10, ge=1, le=MAX_RESULTS)
+    cursor: str | None = Field(None, max_length=500)
+    filter: dict[str, Any] | None = Field(
+        None,
+        description='For example `{"all": [{"field": "shop", "eq": "x"}, {"field": "price", "lt": 10}]}`.',
+    )
+    min_score: float | None = Field(None, ge=-1e6, le=1e6)
+
+    @model_validator(mode="after")
+    def check_one_query(self) -> SearchRequest:
+        """Exactly one form of query is given."""
+        given = [name for name in ("text", "image", "image_id") if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none"
+            raise ValueError(f"give exactly one of text, image and image_id; received {found}")
+        return self
+
+
+class ViewScores(AnswerModel):
+    """The two inner products; `score = (1 - w) * appearance + w * structure`."""
+
+    appearance: float
+    structure: float
+
+
+class ImageLinks(AnswerModel):
+    """Where the rest of a picture is."""
+
+    self: str
+    file: str
+    thumbnail: str
+    edges: str
+
+
+class HitOut(AnswerModel):
+    """One found picture."""
+
+    id: str
+    score: float
+    scores: ViewScores
+    confidence: float | None = Field(description="`null` where the model carries no calibration.")
+    metadata: dict[str, JsonValue]
+    caption: str | None
+    links: ImageLinks
+
+
+class SearchAnswer(AnswerModel):
+    """Hits, best first."""
+
+    hits: list[HitOut]
+    no_match: bool | None = Field(description="`null` where the model carries no calibration.")
+    structure_weight: float
+    structural_text: str | None = Field(description="What the structural view read of a text query.")
+    cursor: str | None
+    took_ms: float
+    fingerprint: str
+    warnings: list[str] = []
+
+
+# /images
+
+
+class ImageOut(AnswerModel):
+    """The record of one stored picture."""
+
+    id: str
+    metadata: dict[str, JsonValue]
+    caption: str | None
+    media_type: str
+    width: int
+    height: int
+    num_bytes: int
+    content_hash: str
+    fingerprint: str
+    created_at: float
+    updated_at: float
+    links: ImageLinks
+
+
+class ImageListAnswer(AnswerModel):
+    """One page of records, newest change first."""
+
+    images: list[ImageOut]
+    cursor: str | None
+    total: int
+
+
+class ImagePatch(RequestModel):
+    """New metadata and/or caption; metadata is replaced as a whole."""
+
+    metadata: MetadataObject | None = None
+    caption: Caption | None = None
+
+
+# /embed and /v1/embeddings
+
+
+class EmbedRequest(RequestModel):
+    """Texts and pictures to embed."""
+
+    texts: list[Annotated[NormalText, Field(min_length=1)]] = Field(default_factory=list, max_length=256)
+    images: list[Base64Bytes] = Field(default_factory=list, max_length=64)
+
+    @model_validator(mode="after")
+    def check_not_empty(self) -> EmbedRequest:
+        """At least one thing to embed is given."""
+        if not self.texts and not self.images:
+            raise ValueError("give texts, images or both; received neither")
+        return self
+
+
+class TextEmbedding(AnswerModel):
+    """Both views of a text."""
+
+    appearance: list[float]
+    structure: list[float]
+    structural_text: str
+    num_tokens: int
+    is_truncated: bool
+
+
+class ImageEmbedding(AnswerModel):
+    """Both views of a picture."""
+
+    appearance: list[float]
+    structure: list[float]
+
+
+class EmbedAnswer(AnswerModel):
+    """Unit vectors, in the order of the request."""
+
+    texts: list[TextEmbedding]
+    images: list[ImageEmbedding]
+    dimension: int
+    fingerprint: str
+
+
+class OpenAiEmbeddingRequest(BaseModel):
+    """The OpenAI shape; `data:image/…;base64,…` strings are embedded as pictures."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    input: (
+        Annotated[NormalText, Field(min_length=1)]
+        | Annotated[list[Annotated[NormalText, Field(min_length=1)]], Field(min_length=1, max_length=256)]
+    )
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] = "float"
+    view: Literal["appearance", "structure"] = Field("appearance", description="Ours: which view to return.")
+
+
+class OpenAiEmbedding(AnswerModel):
+    """One vector."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class OpenAiUsage(AnswerModel):
+    """Tokens read."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class OpenAiEmbeddingAnswer(AnswerModel):
+    """Vectors in the order of the input."""
+
+    object: Literal["list"] = "list"
+    data: list[OpenAiEmbedding]
+    model: str
+    usage: OpenAiUsage
+
+
+# /info, /healthz, /readyz
+
+
+class InfoAnswer(AnswerModel):
+    """The model, the collection and the limits."""
+
+    version: str
+    model: dict[str, Any]
+    collection: dict[str, Any]
+    limits: dict[str, float]
+    warnings: list[str]
+
+
+class HealthAnswer(AnswerModel):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class ReadinessAnswer(AnswerModel):
+    """Whether requests can be served now, and if not, what is missing."""
+
+    ready: bool
+    checks: dict[str, bool]
+    activity: str | None = None
+    progress: float | None = None

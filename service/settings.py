@@ -1,0 +1,68 @@
+"""Every setting of the service: environment (`STRUCTXLIP_…`) and command line meet here, and nowhere below."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+MEBIBYTE = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """What an operator may choose; the defaults suit one machine and one trusted user."""
+
+    model_config = SettingsConfigDict(env_prefix="STRUCTXLIP_", extra="ignore", frozen=True)
+
+    model: str = Field(
+        "scenes-tiny",
+        description="A bundled checkpoint, a checkpoint folder, `local-dir:…`, `hf-hub:…` or `ARCH:PRETRAINED`.",
+    )
+    data: Path = Field(Path("structxlip-data"), description="Folder of the collection; made when missing.")
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
+
+    api_keys: Path | None = Field(None, description="File of hashed keys, made by `structxlip keys create`.")
+    allow_unauthenticated: bool = Field(
+        False, description="Serve a public address without keys: only behind something that checks callers."
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Host names clients may use; needed on a loopback address without keys if not localhost.",
+    )
+    rate_limit: str | None = Field(None, description="Per key or client address, for example `600/minute`.")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+
+    max_file_bytes: int = Field(20 * MEBIBYTE, ge=1)
+    max_files: int = Field(64, ge=1, description="Pictures in one request.")
+    max_body_bytes: int = Field(256 * MEBIBYTE, ge=1)
+    max_json_bytes: int = Field(32 * MEBIBYTE, ge=1, description="One JSON body; use multipart for more.")
+    max_inflight_bytes: int = Field(512 * MEBIBYTE, ge=1, description="Uploads held in memory at once.")
+    max_pixels: int = Field(50_000_000, ge=1, description="Pixels of one picture, read from its header.")
+    max_inflight_pixels: int = Field(200_000_000, ge=1, description="Pixels decoded or waiting at once.")
+    max_text_bytes: int = Field(8192, ge=1)
+    upload_seconds: float = Field(120.0, gt=0, description="Longest time one request body may take to arrive.")
+    request_seconds: float = Field(30.0, gt=0, description="Work that would start later than this is dropped.")
+
+    max_batch_size: int = Field(32, ge=1)
+    max_queue_items: int = Field(128, ge=1, description="Pictures (or texts) waiting; beyond it 429.")
+    decode_threads: int | None = Field(None, ge=1, description="Default: one per core.")
+
+    engine: Literal["auto", "flat", "ivf_sq8", "hnsw", "numpy"] = "auto"
+    snapshot_seconds: float = Field(60.0, gt=0, description="Longest time changes wait for a snapshot.")
+    canary_seconds: float = Field(15.0, gt=0, description="How often a known text is embedded to prove liveness.")
+
+    remote_images: bool = Field(False, description="Accept pictures by URL (public addresses only).")
+    log_format: Literal["auto", "console", "json"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("allowed_hosts", "cors_origins", mode="before")
+    @classmethod
+    def split_on_commas(cls, value: object) -> object:
+        """Read `a,b` from the environment as two entries."""
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value

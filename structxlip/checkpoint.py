@@ -1,0 +1,393 @@
+"""A checkpoint: a folder that holds all that serving needs, and says where it came from.
+
+```
+model.safetensors   every weight, in half or single precision
+config.json         architecture, preprocessing, edges, branch, captions, weight, calibration, provenance
+metrics.json        what was measured
+README.md           the model card, generated from the two above
+```
+
+Training and serving build their preprocessing from `config.json` alone, so the two cannot differ. The
+fingerprint is a digest of the weights and of everything in the config that a vector depends on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from structxlip.architecture import build_model
+from structxlip.atomic_folder import new_folder
+from structxlip.captions import build_caption_filter
+from structxlip.edge_branch import EdgeBranchConfig
+from structxlip.edges import build_edge_detector
+from structxlip.encoder import EncoderCard, TwoViewEncoder
+from structxlip.errors import (
+    CheckpointDamagedError,
+    CheckpointFormatError,
+    CheckpointMismatchError,
+    CheckpointMissingError,
+    CheckpointTooNewError,
+    CheckpointWriteError,
+    UnsupportedModelError,
+)
+from structxlip.preprocessing import Preprocessing
+from structxlip.tokenizer import TextTokenizer
+
+FORMAT_VERSION = 1
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+METRICS_FILE = "metrics.json"
+CARD_FILE = "README.md"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EncoderConfig(_Record):
+    """Everything besides the weights that a vector depends on.
+
+    Attributes:
+        architecture: open_clip's `model_cfg`.
+        preprocessing: From any picture to the model's input.
+        edges: For `build_edge_detector`.
+        edge_branch: Which branch encodes edge maps.
+        captions: For `build_caption_filter`.
+    """
+
+    architecture: dict[str, JsonValue]
+    preprocessing: Preprocessing
+    edges: dict[str, JsonValue]
+    edge_branch: EdgeBranchConfig
+    captions: dict[str, JsonValue]
+
+
+class Calibration(_Record):
+    """How a match is told from chance: the background that scores are compared with, and the level to clear.
+
+    Attributes:
+        kind: Which procedure made the numbers.
+        false_accept_rate: Share of queries without a match that still clear the level, 0 to 1.
+        statistics: The numbers themselves, as the procedure defines them.
+    """
+
+    kind: str
+    false_accept_rate: Annotated[float, Field(ge=0, le=1)]
+    statistics: dict[str, JsonValue]
+
+
+class Provenance(_Record):
+    """Where a checkpoint came from.
+
+    Attributes:
+        base_model: The model that training started from.
+        data: The data set's name.
+        data_digest: Digest of the data it was trained on.
+        seed: Of the run.
+        code_version: Of the code that trained it.
+        licence: Under which the weights may be used.
+        notes: Anything else.
+    """
+
+    base_model: str = ""
+    data: str = ""
+    data_digest: str = ""
+    seed: int | None = None
+    code_version: str = ""
+    licence: str = ""
+    notes: str = ""
+
+
+class WeightsRecord(_Record):
+    """The weights file as it was saved."""
+
+    sha256: str
+    num_bytes: int
+
+
+class CheckpointConfig(_Record):
+    """What `config.json` holds.
+
+    Attributes:
+        format_version: Of the file; a later one than ours is refused.
+        fingerprint: Digest of the weights and of `encoder`.
+        weights: The weights file as it was saved.
+        encoder: Everything besides the weights that a vector depends on.
+        default_structure_weight: Chosen on the validation split.
+        structure_is_trained: Whether training included the structural view.
+        calibration: For "no match", where it was made.
+        provenance: Where it came from.
+    """
+
+    format_version: int
+    fingerprint: str
+    weights: WeightsRecord
+    encoder: EncoderConfig
+    default_structure_weight: Annotated[float, Field(ge=0, le=1)]
+    structure_is_trained: bool
+    calibration: Calibration | None = None
+    provenance: Provenance = Provenance()
+
+
+def build_encoder(config: EncoderConfig, *, card: EncoderCard | None = None, device: str = "cpu") -> TwoViewEncoder:
+    """Make the encoder that a configuration describes, with random weights from torch's global generator.
+
+    Raises:
+        ModelError: If a part cannot be built.
+    """
+    return TwoViewEncoder(
+        build_model(config.architecture),
+        architecture=config.architecture,
+        preprocessing=config.preprocessing,
+        edge_detector=build_edge_detector(config.edges),
+        caption_filter=build_caption_filter(config.captions),
+        tokenizer=TextTokenizer(config.architecture),
+        edge_branch=config.edge_branch,
+        card=card,
+        device=device,
+    )
+
+
+def config_of(encoder: TwoViewEncoder) -> EncoderConfig:
+    """Return the configuration that `build_encoder` would make this encoder from."""
+    return EncoderConfig(
+        architecture=encoder.architecture,
+        preprocessing=encoder.preprocessing,
+        edges=encoder.edge_detector.config(),
+        edge_branch=encoder.edge_branch_config,
+        captions=encoder.caption_filter.config(),
+    )
+
+
+def fingerprint_of(config: EncoderConfig, *, weights_sha256: str) -> str:
+    """Return the digest, 64 hexadecimal digits, that tells whether two vectors may be compared."""
+    parts = config.model_dump(mode="json")
+    if "sha256" in parts["edges"]:
+        parts["edges"].pop("path", None)  # the same edge model in another folder
+    told = json.dumps(_canonical([parts, weights_sha256]), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def save_checkpoint(
+    folder: Path,
+    encoder: TwoViewEncoder,
+    *,
+    default_structure_weight: float,
+    structure_is_trained: bool = True,
+    metrics: Mapping[str, JsonValue] | None = None,
+    calibration: Calibration | None = None,
+    provenance: Provenance | None = None,
+    half_precision: bool = False,
+) -> CheckpointConfig:
+    """Write a checkpoint folder whole or not at all; an earlier one in its place survives any failure.
+
+    Args:
+        folder: Where; its parent is made if need be.
+        encoder: The model, whatever mode it is in.
+        default_structure_weight: Share of the structure score, 0 to 1, chosen on the validation split.
+        structure_is_trained: Whether training included the structural view.
+        metrics: What was measured, for `metrics.json` and the card.
+        calibration: For "no match".
+        provenance: Where the model came from.
+        half_precision: Store matrices as float16: half the size, loaded back into float32.
+
+    Returns:
+        What `config.json` now holds.
+
+    Raises:
+        CheckpointWriteError: If the disk is full, or the folder cannot be written for another reason.
+    """
+    weights = save(_storable(encoder.state_dict(), half_precision=half_precision))
+    digest = hashlib.sha256(weights).hexdigest()
+    parts = config_of(encoder)
+    config = CheckpointConfig(
+        format_version=FORMAT_VERSION,
+        fingerprint=fingerprint_of(parts, weights_sha256=digest),
+        weights=WeightsRecord(sha256=digest, num_bytes=len(weights)),
+        encoder=parts,
+        default_structure_weight=default_structure_weight,
+        structure_is_trained=structure_is_trained,
+        calibration=calibration,
+        provenance=provenance or Provenance(),
+    )
+    try:
+        with new_folder(folder) as draft:
+            (draft / WEIGHTS_FILE).write_bytes(weights)
+            (draft / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n")
+            (draft / METRICS_FILE).write_text(json.dumps(metrics or {}, indent=2) + "\n")
+            (draft / CARD_FILE).write_text(model_card(folder.name, config, metrics or {}))
+    except OSError as error:
+        raise CheckpointWriteError(f"the checkpoint {folder} could not be written: {error.strerror}") from error
+    return config
+
+
+def load_checkpoint(folder: Path, *, name: str | None = None, device: str = "cpu") -> TwoViewEncoder:
+    """Load a checkpoint folder after checking that its files are the ones that were saved.
+
+    Args:
+        folder: As written by `save_checkpoint`.
+        name: What the encoder calls itself; the folder's name unless given.
+        device: Where the model runs.
+
+    Raises:
+        CheckpointError: If a file is missing, cut short, changed, too new or does not fit.
+        ModelError: If a part cannot be built here.
+    """
+    config = read_checkpoint_config(folder)
+    _check_weights(folder / WEIGHTS_FILE, config)
+    card = EncoderCard(
+        name=name or folder.name,
+        fingerprint=config.fingerprint,
+        default_structure_weight=config.default_structure_weight,
+        structure_is_trained=config.structure_is_trained,
+        details=_details(config),
+    )
+    try:
+        encoder = build_encoder(config.encoder, card=card, device=device)
+    except (ValueError, UnsupportedModelError) as error:
+        raise CheckpointFormatError(f"the checkpoint {folder} cannot be built: {error}") from error
+    try:
+        encoder.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    except (RuntimeError, SafetensorError) as error:
+        raise CheckpointMismatchError(
+            f"the weights of {folder} do not fit the architecture in its {CONFIG_FILE}: {error}"
+        ) from error
+    return encoder
+
+
+def read_checkpoint_config(folder: Path) -> CheckpointConfig:
+    """Read `config.json` of a checkpoint folder.
+
+    Raises:
+        CheckpointMissingError: If there is no such folder or file.
+        CheckpointTooNewError: If a later release wrote it.
+        CheckpointFormatError: If it is not what a checkpoint says about itself.
+        CheckpointDamagedError: If it was changed after it was saved.
+    """
+    written = _read_json(folder / CONFIG_FILE)
+    version = written.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise CheckpointTooNewError(
+            f"{folder} has format version {version}, this release reads up to {FORMAT_VERSION}: update the package"
+        )
+    try:
+        config = CheckpointConfig.model_validate(written)
+    except ValidationError as error:
+        raise CheckpointFormatError(f"{folder / CONFIG_FILE} is not a checkpoint's: {_first(error)}") from error
+    if fingerprint_of(config.encoder, weights_sha256=config.weights.sha256) != config.fingerprint:
+        raise CheckpointDamagedError(
+            f"{folder / CONFIG_FILE} was changed after it was saved: its fingerprint does not match its contents"
+        )
+    return config
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def model_card(name: str, config: CheckpointConfig, metrics: Mapping[str, JsonValue]) -> str:
+    """Return the README of a checkpoint, in Markdown."""
+    parts, origin = config.encoder, config.provenance
+    rows: dict[str, object] = {
+        "fingerprint": config.fingerprint,
+        "embedding": f"{parts.architecture['embed_dim']} numbers a view, two views",
+        "input": f"{parts.preprocessing.image_size} × {parts.preprocessing.image_size} pixels",
+        "edge maps": _inline(parts.edges),
+        "edge branch": parts.edge_branch.kind,
+        "structural text": _inline(parts.captions),
+        "default structure weight": config.default_structure_weight,
+        "structural view": "trained" if config.structure_is_trained else "untrained",
+        "calibration": config.calibration.kind if config.calibration else "none",
+        "base model": origin.base_model or "none",
+        "data": " ".join(filter(None, (origin.data, origin.data_digest))) or "not recorded",
+        "seed": "not recorded" if origin.seed is None else origin.seed,
+        "code version": origin.code_version or "not recorded",
+        "licence": origin.licence or "not recorded",
+    }
+    told = [f"# {name}", "A two-view image and text encoder: appearance and structure."]
+    told.append(_table(("property", "value"), rows))
+    if metrics:
+        told += [
+            "## Measured",
+            _table(("metric", "value"), {key: _inline(value) for key, value in metrics.items()}),
+        ]
+    if origin.notes:
+        told += ["## Notes", origin.notes]
+    return "\n\n".join(told) + "\n"
+
+
+def _canonical(value: Any) -> Any:
+    """Write equal numbers alike: 70 and 70.0 make the same edge map."""
+    if isinstance(value, dict):
+        return {key: _canonical(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_canonical(part) for part in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _storable(state: Mapping[str, Tensor], *, half_precision: bool) -> dict[str, Tensor]:
+    # Vectors (norms, biases) and scalars (the logit scale) stay whole: they weigh nothing and lose most.
+    return {
+        key: (tensor.half() if half_precision and tensor.is_floating_point() and tensor.ndim > 1 else tensor)
+        .detach()
+        .to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for key, tensor in state.items()
+    }
+
+
+def _check_weights(path: Path, config: CheckpointConfig) -> None:
+    if not path.is_file():
+        raise CheckpointMissingError(f"{path.parent} has no {path.name}")
+    num_bytes = path.stat().st_size
+    if num_bytes != config.weights.num_bytes:
+        raise CheckpointDamagedError(
+            f"{path} has {num_bytes} bytes, {config.weights.num_bytes} were saved: the file was cut short or replaced"
+        )
+    if file_sha256(path) != config.weights.sha256:
+        raise CheckpointDamagedError(f"{path} was changed after it was saved: its SHA-256 does not match the config")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointMissingError(f"there is no checkpoint at {path.parent}: {path.name} is not there")
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointFormatError(f"{path} is not JSON: {error}") from error
+    if not isinstance(written, dict):
+        raise CheckpointFormatError(f"{path} must hold one JSON object, got {type(written).__name__}")
+    return written
+
+
+def _first(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    where = ".".join(str(step) for step in problem["loc"])
+    return f"{where}: {problem['msg']}" + (f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else "")
+
+
+def _details(config: CheckpointConfig) -> dict[str, JsonValue]:
+    calibration = config.calibration.model_dump(mode="json") if config.calibration else None
+    return {"provenance": config.provenance.model_dump(mode="json"), "calibration": calibration}
+
+
+def _inline(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_inline(part)}" for key, part in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _table(head: tuple[str, str], rows: Mapping[str, object]) -> str:
+    lines = [f"| {head[0]} | {head[1]} |", "|---|---|"]
+    return "\n".join(lines + [f"| {key} | {value} |" for key, value in rows.items()])

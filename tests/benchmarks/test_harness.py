@@ -1,0 +1,43 @@
+"""The measurements run and compare what they say they compare; at a size that says nothing about speed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import add_throughput, restart, results, search_overhead
+from tests.support.plain_pictures import plain_jpegs
+from tests.support.tiny_open_clip import write_tiny_open_clip
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"local-dir:{write_tiny_open_clip(tmp_path_factory.mktemp('model') / 'tiny')}"
+
+
+@pytest.mark.slow
+def test_adding_is_measured(model: str) -> None:
+    figures = add_throughput.measure(model, plain_jpegs(6, seed=1), num=12, batch_size=4, rounds=1, num_clients=2)
+    assert set(figures["pictures_per_second"]) == {"bare_encoder", "bare_pipeline", "service"}
+
+
+@pytest.mark.slow
+def test_searching_is_measured_against_equal_scores(model: str) -> None:
+    figures = search_overhead.measure(model, num=1500, num_queries=5)
+    assert figures["by_id"]["request_ms"]["count"] == figures["by_text"]["overhead_ms"]["count"] == 5
+
+
+@pytest.mark.slow
+def test_restarting_is_measured(model: str) -> None:
+    figures = restart.measure(model, num=1500, rounds=1)
+    assert set(figures["seconds_to_ready"]) == {"process_and_model", "from_snapshot", "rebuilt"}
+
+
+def test_a_result_says_where_it_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    written = json.loads(results.write_result("x", {"figure": 1}, arguments={"a": 2}).read_text())
+    assert written["figures"] == {"figure": 1}
+    assert written["machine"]["cores"] >= 1
+    assert "torch" in written["versions"]

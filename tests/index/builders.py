@@ -1,0 +1,95 @@
+"""Small pictures and folders for the tests of collections."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from index.collection import NewImage, Page, SearchHit
+from index.local import LocalCollection
+from index.settings import LocalSettings
+
+DIMENSION = 8
+FINGERPRINT = "model-a"
+QUIET = LocalSettings(self_check_seconds=0, snapshot_seconds=1e9)
+
+
+def unit_vector(seed: int, dimension: int = DIMENSION) -> NDArray[np.float32]:
+    vector = np.random.default_rng(seed).standard_normal(dimension).astype(np.float32)
+    return vector / np.linalg.norm(vector)
+
+
+def content_of(seed: int) -> bytes:
+    return f"content {seed}".encode() * (1 + seed % 3)
+
+
+def picture(
+    name: str,
+    seed: int = 0,
+    *,
+    metadata: Mapping[str, JsonValue] | None = None,
+    caption: str | None = None,
+    dimension: int = DIMENSION,
+) -> NewImage:
+    """A picture whose content and vectors follow from the seed."""
+    content = content_of(seed)
+    return NewImage(
+        id=name,
+        content=content,
+        content_hash=hashlib.sha256(content).hexdigest(),
+        media_type="image/png",
+        width=4,
+        height=3,
+        appearance=unit_vector(2 * seed, dimension),
+        structure=unit_vector(2 * seed + 1, dimension),
+        metadata=metadata or {},
+        caption=caption,
+    )
+
+
+def query_vector(seed: int, structure_weight: float = 0.5, dimension: int = DIMENSION) -> NDArray[np.float32]:
+    return np.concatenate(
+        [
+            (1 - structure_weight) * unit_vector(10_000 + seed, dimension),
+            structure_weight * unit_vector(20_000 + seed, dimension),
+        ]
+    ).astype(np.float32)
+
+
+def open_local(
+    directory: Path, settings: LocalSettings = QUIET, *, dimension: int = DIMENSION, fingerprint: str = FINGERPRINT
+) -> LocalCollection:
+    return LocalCollection.open(directory, dimension=dimension, fingerprint=fingerprint, settings=settings)
+
+
+def shown(page: Page[SearchHit]) -> list[tuple[str, float]]:
+    return [(hit.record.id, hit.score) for hit in page.items]
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait for background work, and fail when it does not come."""
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end, "the awaited state did not come in time"
+        time.sleep(0.01)
+
+
+@contextmanager
+def quick_folder() -> Iterator[Path]:
+    """A folder in memory where the system has one: flushing is then free, and durability is not what is tested."""
+    memory = Path("/dev/shm")
+    parent = memory if memory.is_dir() else None
+    folder = Path(tempfile.mkdtemp(dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

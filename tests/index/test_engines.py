@@ -1,0 +1,312 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from index.catalogue import Matrix, Numbers
+from index.engine import Engine, EngineKind
+from index.engine_building import EngineBuilder, num_lists
+from index.engine_choice import Machine, choose_engine, look_at_machine
+from index.engine_tuning import find_candidates, mixed_queries, recall, tenth_scores, tune
+from index.settings import LocalSettings
+from tests.index.builders import QUIET, open_local, picture, query_vector, shown, wait_until
+
+WIDTH = 16
+CPU_KINDS = [EngineKind.NUMPY, EngineKind.FLAT, EngineKind.IVF_SQ8, EngineKind.HNSW]
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A vector source in memory."""
+
+    held: Numbers
+    rows: Matrix
+
+    def numbers(self) -> Numbers:
+        return self.held
+
+    def pairs(self, numbers: list[int]) -> tuple[Numbers, Matrix]:
+        places = np.flatnonzero(np.isin(self.held, numbers))
+        return self.held[places], self.rows[places]
+
+    def all_pairs(self) -> Iterator[tuple[Numbers, Matrix]]:
+        for start in range(0, len(self.held), 100):
+            yield self.held[start : start + 100], self.rows[start : start + 100]
+
+
+def pairs_of_units(num: int, seed: int = 0) -> Matrix:
+    halves = np.random.default_rng(seed).standard_normal((num, 2, WIDTH // 2)).astype(np.float32)
+    halves /= np.linalg.norm(halves, axis=2, keepdims=True)
+    return np.ascontiguousarray(halves.reshape(num, WIDTH))
+
+
+def built(kind: EngineKind, source: Rows, settings: LocalSettings = QUIET) -> Engine:
+    seen: list[float] = []
+    engine = EngineBuilder(WIDTH, settings).build(kind, source, seen.append)
+    assert seen == sorted(seen)
+    assert not seen or seen[-1] == 1.0
+    return engine
+
+
+def truth(query: NDArray[np.float32], rows: dict[int, NDArray[np.float32]], k: int) -> list[int]:
+    return sorted(rows, key=lambda number: -float(rows[number] @ query))[:k]
+
+
+@pytest.mark.parametrize("kind", CPU_KINDS)
+def test_an_engine_follows_adds_and_removals(kind: EngineKind) -> None:
+    chooser = np.random.default_rng(1)
+    vectors = pairs_of_units(600)
+    held = dict(enumerate(vectors[:300]))
+    engine = built(kind, Rows(np.arange(300), vectors[:300]))
+    for step in range(40):
+        new = np.arange(300 + 5 * step, 305 + 5 * step)
+        engine.add(new, vectors[new])
+        held.update(zip(new.tolist(), vectors[new], strict=True))
+        gone = chooser.choice(sorted(held), size=6, replace=False)
+        engine.remove(np.append(gone, 10_000))
+        for number in gone.tolist():
+            del held[number]
+        assert len(engine) == len(held)
+        query = vectors[chooser.integers(600)]
+        found = engine.search(query, 60)
+        assert set(found.numbers.tolist()) <= set(held)
+        assert len(set(truth(query, held, 5)) & set(found.numbers.tolist())) >= (5 if engine.is_exact else 2)
+        assert (np.diff(found.scores) <= 0).all()
+    assert sorted(engine.numbers().tolist()) == sorted(held)
+
+
+@pytest.mark.parametrize("kind", CPU_KINDS)
+def test_an_engine_restored_from_its_state_finds_the_same(kind: EngineKind) -> None:
+    vectors = pairs_of_units(300)
+    engine = built(kind, Rows(np.arange(300) * 7, vectors))
+    engine.remove(np.array([7, 14]))
+    restored = EngineBuilder(WIDTH, QUIET).restore(engine.state())
+    assert restored.kind is kind
+    assert dict(restored.parameters) == dict(engine.parameters)
+    for query in vectors[:10]:
+        np.testing.assert_array_equal(restored.search(query, 20).numbers, engine.search(query, 20).numbers)
+    restored.add(np.array([7]), vectors[1:2])
+    restored.remove(np.array([21]))
+    assert len(restored) == len(engine)
+
+
+@pytest.mark.parametrize("kind", CPU_KINDS)
+def test_a_selector_leaves_only_what_is_allowed(kind: EngineKind) -> None:
+    vectors = pairs_of_units(400)
+    engine = built(kind, Rows(np.arange(400), vectors))
+    allowed = np.arange(0, 400, 9)
+    found = engine.search(vectors[5], 500, allowed).numbers
+    assert set(found.tolist()) <= set(allowed.tolist())
+    if engine.is_exact:
+        assert sorted(found.tolist()) == allowed.tolist()
+    assert len(engine.search(vectors[5], 5, np.array([9999])).numbers) == 0
+
+
+@pytest.mark.parametrize("kind", CPU_KINDS)
+def test_an_engine_begins_empty_and_takes_what_comes(kind: EngineKind) -> None:
+    engine = built(kind, Rows(np.empty(0, np.int64), np.empty((0, WIDTH), np.float32)))
+    vectors = pairs_of_units(50)
+    assert len(engine.search(vectors[0], 3).numbers) == 0
+    engine.add(np.arange(50), vectors)
+    engine.add(np.arange(50), vectors)
+    assert len(engine) == 50
+    assert engine.search(vectors[20], 3).numbers[0] == 20
+    engine.remove(np.arange(50))
+    assert len(engine.search(vectors[0], 3).numbers) == 0
+
+
+def test_the_flat_engine_scores_as_index_flat_ip_does() -> None:
+    vectors = pairs_of_units(500)
+    reference = faiss.IndexFlatIP(WIDTH)
+    reference.add(vectors)
+    engine = built(EngineKind.FLAT, Rows(np.arange(500), vectors))
+    for query in pairs_of_units(20, seed=9):
+        scores, numbers = reference.search(query[None], 25)
+        found = engine.search(query, 25)
+        np.testing.assert_array_equal(found.numbers, numbers[0])
+        np.testing.assert_allclose(found.scores, scores[0], atol=1e-6)
+
+
+def test_exact_engines_have_recall_one_and_a_broken_one_does_not() -> None:
+    vectors = pairs_of_units(800)
+    source = Rows(np.arange(800), vectors)
+    engine = built(EngineKind.FLAT, source)
+    queries = mixed_queries(source, 10, seed=3)
+    assert queries.shape == (30, WIDTH)
+    tenths = tenth_scores(queries, source)
+    brute = -np.sort(-(queries @ vectors.T), axis=1)[:, 9]
+    np.testing.assert_allclose(tenths, brute, atol=1e-6)
+    assert recall(queries, tenths, find_candidates(engine, queries, 1), source) == 1.0
+    nowhere = [np.empty(0, np.int64)] * len(queries)
+    assert recall(queries, tenths, nowhere, source) == 0.0
+    worst = [np.argsort(vectors @ query)[:26] for query in queries]
+    assert recall(queries, tenths, worst, source) < 0.1
+
+
+@pytest.mark.parametrize("kind", [EngineKind.IVF_SQ8, EngineKind.HNSW])
+def test_tuning_reaches_the_target_with_the_cheapest_setting(kind: EngineKind) -> None:
+    vectors = pairs_of_units(4000)
+    source = Rows(np.arange(4000), vectors)
+    engine = built(kind, source)
+    low = tune(engine, source, target=0.3, num_stored=16, over_fetch=1)
+    cheap = max(engine.parameters[name] for name in ("nprobe", "ef_search") if name in engine.parameters)
+    high = tune(engine, source, target=0.99, num_stored=16, over_fetch=1)
+    dear = max(engine.parameters[name] for name in ("nprobe", "ef_search") if name in engine.parameters)
+    assert low >= 0.3
+    assert high >= 0.99
+    assert cheap < dear
+
+
+def test_more_lists_for_more_vectors_but_never_thin_ones() -> None:
+    assert [num_lists(n) for n in (0, 1, 38, 78, 10_000, 1_000_000)] == [1, 1, 1, 2, 256, 4000]
+
+
+CPU = Machine(has_faiss=True, num_gpus=0)
+GPU = Machine(has_faiss=True, num_gpus=2)
+BARE = Machine(has_faiss=False, num_gpus=0)
+
+
+@pytest.mark.parametrize(
+    ("num", "settings", "machine", "current", "expected"),
+    [
+        (0, LocalSettings(), CPU, None, EngineKind.FLAT),
+        (200_000, LocalSettings(), CPU, None, EngineKind.FLAT),
+        (200_001, LocalSettings(), CPU, None, EngineKind.IVF_SQ8),
+        (200_001, LocalSettings(), CPU, EngineKind.FLAT, EngineKind.IVF_SQ8),
+        (200_001, LocalSettings(large_engine="hnsw"), CPU, None, EngineKind.HNSW),
+        (150_000, LocalSettings(), CPU, EngineKind.IVF_SQ8, EngineKind.IVF_SQ8),
+        (100_000, LocalSettings(), CPU, EngineKind.IVF_SQ8, EngineKind.FLAT),
+        (10, LocalSettings(), GPU, None, EngineKind.GPU_FLAT),
+        (10, LocalSettings(use_gpu=False), GPU, None, EngineKind.FLAT),
+        (10**6, LocalSettings(), GPU, None, EngineKind.GPU_IVF_SQ8),
+        (10**6, LocalSettings(engine="flat"), GPU, None, EngineKind.FLAT),
+        (10**6, LocalSettings(), BARE, None, EngineKind.NUMPY),
+        (10**6, LocalSettings(engine="hnsw"), BARE, None, EngineKind.NUMPY),
+    ],
+)
+def test_the_engine_is_chosen_by_size_and_machine(
+    num: int, settings: LocalSettings, machine: Machine, current: EngineKind | None, expected: EngineKind
+) -> None:
+    assert choose_engine(num, settings, machine, current) is expected
+
+
+def test_this_machine_has_faiss() -> None:
+    assert look_at_machine().has_faiss
+
+
+@pytest.mark.parametrize("large", ["ivf_sq8", "hnsw"])
+def test_a_growing_collection_changes_its_engine_while_it_is_used(folder: Path, large: str) -> None:
+    settings = replace(QUIET, flat_limit=100, large_engine=large, over_fetch=10)  # type: ignore[arg-type]
+    with open_local(folder / "c", settings) as collection:
+        collection.add([picture(f"p{i:03d}", i) for i in range(100)])
+        assert collection.status().engine == "flat"
+        for start in range(100, 400, 10):  # the swap falls into these
+            collection.add([picture(f"p{i:03d}", i) for i in range(start, start + 10)])
+            collection.delete(f"p{start - 100:03d}")
+            assert len(collection.search(query_vector(0), limit=600).items) == collection.count()
+        wait_until(lambda: collection.status().engine == large and collection.status().activity is None)
+        assert collection.self_check() >= 0.9
+        assert collection.status().self_check_recall == collection._maintenance.self_check_recall
+        assert collection.status().search_parameters
+        collection.add([picture("late", 9999)])
+        target = picture("late", 9999)
+        query = np.concatenate([target.appearance, target.structure])
+        assert collection.search(query, limit=1).items[0].record.id == "late"
+        expected = shown(collection.search(query_vector(1), limit=10))
+    with open_local(folder / "c", settings) as collection:
+        assert collection.status().engine == large
+        assert shown(collection.search(query_vector(1), limit=10)) == expected
+
+
+def test_lists_are_made_anew_as_the_collection_grows(folder: Path) -> None:
+    settings = replace(QUIET, engine="ivf_sq8", retrain_growth=2.0)
+    with open_local(folder / "c", settings) as collection:
+        collection.add([picture(f"p{i:03d}", i) for i in range(50)])
+        wait_until(lambda: not collection._live.needs_rebuild)
+        few = collection.status().search_parameters["nlist"]
+        collection.add([picture(f"q{i:03d}", 100 + i) for i in range(200)])
+        wait_until(lambda: collection.status().search_parameters["nlist"] > few)
+
+
+def test_a_graph_with_many_dead_entries_is_made_anew(folder: Path) -> None:
+    with open_local(folder / "c", replace(QUIET, engine="hnsw")) as collection:
+        collection.add([picture(f"p{i:03d}", i) for i in range(300)])
+        for i in range(200):
+            collection.delete(f"p{i:03d}")
+        wait_until(lambda: not collection._live.needs_rebuild)
+        assert len(collection.search(query_vector(0), limit=300).items) == 100
+
+
+def test_self_checks_run_by_themselves(folder: Path) -> None:
+    settings = replace(QUIET, self_check_seconds=0.05)
+    with open_local(folder / "c", settings) as collection:
+        assert collection.status().self_check_recall is None
+        collection.add([picture(f"p{i:03d}", i) for i in range(30)])
+        wait_until(lambda: collection.status().self_check_recall == 1.0)
+
+
+def test_an_engine_that_fails_is_made_anew_from_the_catalogue(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_local(folder / "c") as collection:
+        collection.add([picture("a", 1)])
+        engine = collection._live._engine
+        assert engine is not None
+
+        def broken(*_: object) -> None:
+            raise MemoryError("no memory")
+
+        monkeypatch.setattr(engine, "add", broken)
+        collection.add([picture("b", 2)])
+        wait_until(lambda: collection.status().is_ready)
+        assert len(collection.search(query_vector(0), limit=5).items) == 2
+    assert "made anew" in caplog.text
+
+
+def run_python(code: str) -> str:
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_the_index_never_loads_torch(folder: Path) -> None:
+    code = (
+        "import sys, pathlib, pkgutil, importlib, index\n"
+        "names = [each.name for each in pkgutil.iter_modules(index.__path__, 'index.')]\n"
+        "[importlib.import_module(name) for name in names]\n"
+        "from index.local import LocalCollection\n"
+        f"LocalCollection.open(pathlib.Path({str(folder)!r}) / 'c', dimension=4, fingerprint='f').close()\n"
+        "assert len(names) > 20, names\n"
+        "assert 'faiss' in sys.modules\n"
+        "assert 'torch' not in sys.modules and 'structxlip' not in sys.modules\n"
+    )
+    run_python(code)
+
+
+def test_without_faiss_a_collection_is_searched_by_numpy(folder: Path) -> None:
+    code = (
+        "import sys, pathlib, logging, importlib.abc\n"
+        "class No(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'faiss': raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, No())\n"
+        "import importlib.util; real = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *a: None if name == 'faiss' else real(name, *a)\n"
+        "logging.basicConfig(stream=sys.stdout)\n"
+        "from tests.index.builders import *\n"
+        f"with open_local(pathlib.Path({str(folder)!r}) / 'c') as c:\n"
+        "    c.add([picture(str(i), i) for i in range(5)])\n"
+        "    print(c.status().engine, len(c.search(query_vector(0), limit=9).items))\n"
+    )
+    output = run_python(code)
+    assert "numpy 5" in output
+    assert "FAISS is not installed" in output

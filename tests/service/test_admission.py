@@ -1,0 +1,90 @@
+"""The budget of pictures in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from service.admission import Admission
+from service.problems import TooManyRequests
+
+
+def _admission(max_items: int = 4, max_pixels: int = 100) -> tuple[Admission, list[str]]:
+    reasons: list[str] = []
+    admission = Admission(
+        max_items=max_items,
+        max_pixels=max_pixels,
+        retry_after_seconds=lambda: 3.0,
+        on_rejected=reasons.append,
+    )
+    return admission, reasons
+
+
+def test_a_new_request_is_refused_while_the_items_are_spent() -> None:
+    async def scenario() -> None:
+        admission, reasons = _admission(max_items=1)
+        async with admission.admit(1):
+            with pytest.raises(TooManyRequests) as refusal:
+                admission.refuse_when_full()
+            assert refusal.value.headers["Retry-After"] == "3"
+        admission.refuse_when_full()
+        assert reasons == ["queue_items"]
+
+    asyncio.run(scenario())
+
+
+def test_pixels_count_too() -> None:
+    async def scenario() -> None:
+        admission, reasons = _admission(max_pixels=10)
+        async with admission.admit(10):
+            with pytest.raises(TooManyRequests):
+                admission.refuse_when_full()
+        assert reasons == ["queue_pixels"]
+
+    asyncio.run(scenario())
+
+
+def test_a_picture_larger_than_the_budget_runs_alone() -> None:
+    async def scenario() -> None:
+        admission, _ = _admission(max_pixels=10)
+        order: list[str] = []
+
+        async def hold(name: str, pixels: int) -> None:
+            async with admission.admit(pixels):
+                order.append(f"{name} in, {admission.items} at once")
+                await asyncio.sleep(0)
+
+        await asyncio.gather(hold("small", 5), hold("huge", 50), hold("late", 5))
+        assert order == ["small in, 1 at once", "huge in, 1 at once", "late in, 1 at once"]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_budget_holds_whoever_comes_and_goes(seed: int) -> None:
+    async def scenario() -> None:
+        chance = random.Random(seed)
+        admission, _ = _admission(max_items=3, max_pixels=50)
+        finished = 0
+
+        async def hold(pixels: int) -> None:
+            nonlocal finished
+            async with admission.admit(pixels):
+                assert admission.items <= 3
+                assert admission.pixels <= 50 or admission.items == 1
+                await asyncio.sleep(chance.random() / 500)
+                finished += 1
+
+        tasks = [asyncio.create_task(hold(chance.randint(1, 60))) for _ in range(60)]
+        num_cancelled = 0
+        for task in chance.sample(tasks, 15):
+            await asyncio.sleep(chance.random() / 1000)
+            num_cancelled += task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(result is None or isinstance(result, asyncio.CancelledError) for result in results)
+        assert finished >= 60 - num_cancelled
+        assert (admission.items, admission.pixels) == (0, 0)
+
+    asyncio.run(scenario())

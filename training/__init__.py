@@ -1,0 +1,1 @@
+"""Training: data, the loop, evaluation, experiment configurations, and the rendered scenes."""

@@ -1,0 +1,32 @@
+"""Pairs of pictures and captions: where they come from, what is wrong with them, and how they become batches.
+
+```
+sources      manifest, folder, shards, scenes  →  RawPair (pixels, captions, boxes)
+validation   reads every record once and reports what is missing, unreadable, empty or duplicated
+samples      RawPair → Sample: augmentation, edges, regions, tokens, chunk spans, in the workers
+batches      samples → one Batch of fixed shapes and masks
+loading      which samples make which batch: a function of seed, epoch and step
+```
+"""
+
+from training.data.batches import Batch, collate
+from training.data.loading import BatchPlan, load_batches
+from training.data.records import DataError, PairSource, RawPair
+from training.data.samples import Sample, SampleMaker
+from training.data.sources import open_source
+from training.data.validation import ValidationReport, validated
+
+__all__ = [
+    "Batch",
+    "BatchPlan",
+    "DataError",
+    "PairSource",
+    "RawPair",
+    "Sample",
+    "SampleMaker",
+    "ValidationReport",
+    "collate",
+    "load_batches",
+    "open_source",
+    "validated",
+]

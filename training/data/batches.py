@@ -1,0 +1,97 @@
+"""Samples put together, with fixed shapes and masks: `B` pairs, `S` side, `L` tokens, `K` regions, `M` chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from structxlip.pooling import TextChunks, collect_chunks
+from structxlip.tokenizer import TextTokenizer
+from training.data.samples import Sample
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch.
+
+    Attributes:
+        indices: Which records.
+        keys: Their names, for messages.
+        mirrored: Which pictures are mirrored.
+        rgb: uint8 `(B, S, S, 3)`, the pictures.
+        edges: uint8 `(B, S, S)`, their edge maps.
+        has_edges: bool `(B,)`, which maps have a line at all.
+        tokens: int64 `(B, L)`, the full texts.
+        structural_tokens: int64 `(B, L')`, their structural parts.
+        chunks: Where their chunks are, always `B · max_chunks` rows.
+        boxes: float32 `(B, K, 4)` regions.
+        box_valid: bool `(B, K)`, which of them exist.
+    """
+
+    indices: tuple[int, ...]
+    keys: tuple[str, ...]
+    mirrored: tuple[bool, ...]
+    rgb: Tensor
+    edges: Tensor
+    has_edges: Tensor
+    tokens: Tensor
+    structural_tokens: Tensor
+    chunks: TextChunks
+    boxes: Tensor
+    box_valid: Tensor
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def to(self, device: str) -> Batch:
+        """Return the same batch on another device."""
+        if device == "cpu":
+            return self
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=True) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, chunks=self.chunks.to(device), **moved)
+
+
+def collate(
+    samples: Sequence[Sample],
+    *,
+    tokenizer: TextTokenizer,
+    text_length: int | None = None,
+    max_chunks: int = 16,
+    max_chunk_tokens: int = 24,
+) -> Batch:
+    """Put samples together; every batch of the same number of samples has the same chunk and region shapes.
+
+    Args:
+        samples: One or more.
+        tokenizer: Pads the ids.
+        text_length: Columns of ids; the longest text of the batch where left out, which a causal tower allows.
+        max_chunks: Most chunks of a caption.
+        max_chunk_tokens: Most tokens of a chunk.
+    """
+    pictures, texts = [sample.picture for sample in samples], [sample.text for sample in samples]
+    edges_BSS = torch.from_numpy(np.stack([picture.edges for picture in pictures]))
+    return Batch(
+        indices=tuple(sample.index for sample in samples),
+        keys=tuple(sample.key for sample in samples),
+        mirrored=tuple(sample.is_mirrored for sample in samples),
+        rgb=torch.from_numpy(np.stack([picture.rgb for picture in pictures])),
+        edges=edges_BSS,
+        has_edges=(edges_BSS != 0).flatten(1).any(dim=1),
+        tokens=tokenizer.pad([text.tokens for text in texts], length=text_length),
+        structural_tokens=tokenizer.pad([text.structural_tokens for text in texts], length=text_length),
+        chunks=collect_chunks(
+            [text.spans for text in texts],
+            max_chunks=max_chunks,
+            max_tokens=max_chunk_tokens,
+            num_rows=len(samples) * max_chunks,
+        ),
+        boxes=torch.from_numpy(np.stack([picture.boxes for picture in pictures])),
+        box_valid=torch.from_numpy(np.stack([picture.box_valid for picture in pictures])),
+    )

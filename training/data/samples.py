@@ -1,0 +1,227 @@
+"""From a raw pair to a sample: everything that needs the processor and not the model, made in the workers.
+
+A sample is a function of the record, the seed and the epoch: any worker makes the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from structxlip.captions import CaptionFilter
+from structxlip.edges import EdgeDetector
+from structxlip.preprocessing import Preprocessing
+from structxlip.regions import RegionProposer, propose_regions
+from structxlip.tokenizer import TextTokenizer
+from training.config import AugmentationConfig
+from training.data.records import PairSource, RawPair
+
+Spans = tuple[tuple[int, int], ...]
+SpanFinder = Callable[[str, NDArray[np.int64]], Spans]
+
+
+@dataclass(frozen=True)
+class PictureSample:
+    """The picture's side of a sample.
+
+    Attributes:
+        rgb: uint8 `(S, S, 3)`.
+        edges: uint8 `(S, S)`.
+        boxes: float32 `(K, 4)` regions, as shares of the width and height.
+        box_valid: bool `(K,)`, which of them exist.
+    """
+
+    rgb: NDArray[np.uint8]
+    edges: NDArray[np.uint8]
+    boxes: NDArray[np.float32]
+    box_valid: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class TextSample:
+    """The caption's side of a sample.
+
+    Attributes:
+        tokens: int64 `(L,)`, the full text.
+        structural_tokens: int64 `(L',)`, its structural part.
+        spans: Chunks as `(start, end)` in the ids of whichever of the two is chunked.
+    """
+
+    tokens: NDArray[np.int64]
+    structural_tokens: NDArray[np.int64]
+    spans: Spans
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One pair, ready for a batch."""
+
+    index: int
+    key: str
+    is_mirrored: bool
+    picture: PictureSample
+    text: TextSample
+
+
+@dataclass(frozen=True)
+class SampleMaker:
+    """Makes samples with the model's own preprocessing.
+
+    Attributes:
+        preprocessing: The model's.
+        edge_detector: The model's.
+        caption_filter: The model's.
+        tokenizer: The model's.
+        regions: Proposes regions; none are made where left out.
+        find_spans: Finds the chunks of a text in its encoded ids; none are made where left out.
+        chunk_full_text: Whether chunks come from the full text instead of the structural one.
+        augmentation: Of the picture.
+        seed: Of augmentation and of the choice among several captions.
+    """
+
+    preprocessing: Preprocessing
+    edge_detector: EdgeDetector
+    caption_filter: CaptionFilter
+    tokenizer: TextTokenizer
+    regions: RegionProposer | None = None
+    find_spans: SpanFinder | None = None
+    chunk_full_text: bool = False
+    augmentation: AugmentationConfig = AugmentationConfig()  # noqa: RUF009  (frozen)
+    seed: int = 0
+
+    def picture(self, pair: RawPair, index: int, epoch: int) -> PictureSample:
+        """Augment, resize, and find edges and regions of what is left."""
+        pair = augmented(pair, self.augmentation, np.random.default_rng([self.seed, 0, epoch, index]))
+        return self.seen(pair, is_mirrored=self.is_mirrored(index, epoch))
+
+    def is_mirrored(self, index: int, epoch: int) -> bool:
+        """Whether an epoch sees a picture the other way round."""
+        return self.augmentation.flip and bool(np.random.default_rng([self.seed, 3, epoch, index]).random() < 0.5)
+
+    def seen(self, pair: RawPair, *, is_mirrored: bool = False) -> PictureSample:
+        """Resize a picture and find its edges and regions."""
+        if is_mirrored:
+            pair = _mirrored(pair)
+        rgb = self.preprocessing.resize(pair.rgb)
+        edges = self.edge_detector.detect(rgb)
+        boxes, valid = self._regions(pair, rgb, edges)
+        return PictureSample(rgb, edges, boxes, valid)
+
+    def text(self, captions: Sequence[str], index: int, epoch: int) -> TextSample:
+        """Choose a caption, reduce it to its structural part, tokenize both and find the chunks in the ids."""
+        caption = self.chosen(captions, index, epoch)
+        structural = self.caption_filter.structural_text(caption)
+        tokens = self.tokenizer.encode(caption).ids
+        structural_tokens = tokens if structural == caption else self.tokenizer.encode(structural).ids
+        spans: Spans = ()
+        if self.find_spans is not None:
+            spans = self.find_spans(*((caption, tokens) if self.chunk_full_text else (structural, structural_tokens)))
+        return TextSample(tokens, structural_tokens, spans)
+
+    def chosen(self, captions: Sequence[str], index: int, epoch: int) -> str:
+        """Return the caption of an epoch: each of several, at random."""
+        usable = [caption for caption in captions if caption.strip()]
+        if len(usable) == 1:
+            return usable[0]
+        return usable[int(np.random.default_rng([self.seed, 1, epoch, index]).integers(len(usable)))]
+
+    def _regions(
+        self, pair: RawPair, rgb: NDArray[np.uint8], edges: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        if self.regions is None:
+            return np.zeros((1, 4), dtype=np.float32), np.zeros(1, dtype=np.bool_)
+        given = None if pair.boxes is None else boxes_after_resize(pair.boxes, pair.rgb.shape, self.preprocessing)
+        return propose_regions(self.regions, rgb, edges, given=given)
+
+
+PictureCache = dict[tuple[int, bool], PictureSample]
+
+
+class SampleSet:
+    """Samples of one epoch by index: what a torch `DataLoader` reads.
+
+    Args:
+        source: Of the raw pairs.
+        maker: Of the samples.
+        epoch: Which epoch's augmentation and captions.
+        pictures: Keeps pictures between epochs by index and whether they are mirrored, where augmentation does no more.
+    """
+
+    def __init__(
+        self, source: PairSource, maker: SampleMaker, epoch: int, pictures: PictureCache | None = None
+    ) -> None:
+        self._source = source
+        self._maker = maker
+        self._epoch = epoch
+        self._pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Sample:
+        text = self._maker.text(self._source.captions(index, self._epoch), index, self._epoch)
+        is_mirrored = self._maker.is_mirrored(index, self._epoch)
+        return Sample(index, self._source.key(index), is_mirrored, self._picture(index, is_mirrored), text)
+
+    def _picture(self, index: int, is_mirrored: bool) -> PictureSample:
+        known = self._pictures.get((index, is_mirrored)) if self._pictures is not None else None
+        if known is None:
+            known = self._maker.picture(self._source.read(index, self._epoch), index, self._epoch)
+            if self._pictures is not None:
+                self._pictures[index, is_mirrored] = known
+        return known
+
+
+def boxes_after_resize(
+    boxes: NDArray[np.float32], shape: Sequence[int], preprocessing: Preprocessing
+) -> NDArray[np.float32]:
+    """Move boxes with the picture when it is made square; what is cut away takes its boxes along."""
+    if preprocessing.resize_mode == "squash":
+        return boxes
+    height, width = shape[:2]
+    kept = min(height, width) if preprocessing.resize_mode == "shortest" else max(height, width)
+    scale = np.array([width / kept, height / kept] * 2, dtype=np.float32)
+    moved: NDArray[np.float32] = np.clip((boxes - 0.5) * scale + 0.5, 0, 1).astype(np.float32)
+    return moved[(moved[:, 2] > moved[:, 0]) & (moved[:, 3] > moved[:, 1])]
+
+
+def augmented(pair: RawPair, config: AugmentationConfig, random: np.random.Generator) -> RawPair:
+    """Crop and re-expose a picture, and move its boxes with it."""
+    if config.only_mirrors:
+        return pair
+    if config.min_crop_area < 1:
+        pair = _cropped(pair, config.min_crop_area, random)
+    contrast = 1 + random.uniform(-config.contrast, config.contrast)
+    brightness = 1 + random.uniform(-config.brightness, config.brightness)
+    if (contrast, brightness) != (1, 1):
+        middle = float(pair.rgb.mean())
+        shifted = (pair.rgb.astype(np.float32) - middle) * contrast + middle * brightness
+        pair = replace(pair, rgb=np.clip(np.rint(shifted), 0, 255).astype(np.uint8))
+    return pair
+
+
+def _cropped(pair: RawPair, min_area: float, random: np.random.Generator) -> RawPair:
+    height, width = pair.rgb.shape[:2]
+    side = float(np.sqrt(random.uniform(min_area, 1)))
+    crop_height, crop_width = max(1, round(side * height)), max(1, round(side * width))
+    top = int(random.integers(height - crop_height + 1))
+    left = int(random.integers(width - crop_width + 1))
+    boxes = pair.boxes
+    if boxes is not None:
+        scale = np.array([width / crop_width, height / crop_height] * 2, dtype=np.float32)
+        offset = np.array([left / width, top / height] * 2, dtype=np.float32)
+        boxes = np.clip((boxes - offset) * scale, 0, 1)
+        boxes = boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
+    rgb = np.ascontiguousarray(pair.rgb[top : top + crop_height, left : left + crop_width])
+    return replace(pair, rgb=rgb, boxes=boxes)
+
+
+def _mirrored(pair: RawPair) -> RawPair:
+    boxes = pair.boxes
+    if boxes is not None:
+        boxes = np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], axis=1)
+    return replace(pair, rgb=np.ascontiguousarray(cv2.flip(pair.rgb, 1)), boxes=boxes)

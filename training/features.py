@@ -1,0 +1,144 @@
+"""From a batch to the features that the losses compare: each tower runs once on what it has to see.
+
+Shapes: `B` pairs, `D` embedding, `M` chunks, `K` regions, `S` side of the input, `g` side of the edge branch's grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from structxlip.edge_branch import EdgeCNN
+from structxlip.encoder import TwoViewEncoder
+from structxlip.pooling import (
+    crop_regions,
+    image_tower_patch_features,
+    pool_chunks,
+    project_regions,
+    project_text,
+    roi_pool,
+    text_tower_hidden_states,
+)
+from training.config import LossConfig
+from training.data import Batch
+from training.frozen import FrozenFeatures, SplitTower
+
+
+@dataclass(frozen=True)
+class FeatureExtractor:
+    """Runs the towers of an encoder for the losses that count.
+
+    Attributes:
+        encoder: Whose towers.
+        loss: Which losses count, and how regions are embedded.
+        split: The image tower cut after its frozen layers, where their features are kept.
+        kept: Those features.
+    """
+
+    encoder: TwoViewEncoder
+    loss: LossConfig
+    split: SplitTower | None = None
+    kept: FrozenFeatures | None = None
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        """Return features by name, each with its rows first: `image` and `text`, and what the other losses need."""
+        return self._texts(batch) | self._pictures(batch)
+
+    def _texts(self, batch: Batch) -> dict[str, Tensor]:
+        loss, model = self.loss, self.encoder.model
+        features: dict[str, Tensor] = {}
+        for name, tokens_BL, kind in (
+            ("text", batch.tokens, "full"),
+            ("structural", batch.structural_tokens, "structural"),
+        ):
+            if loss.local and loss.local_text == kind:
+                text = text_tower_hidden_states(model, tokens_BL)
+                features[name] = text.embedding
+                features["chunks"] = project_text(model, pool_chunks(text.hidden, batch.chunks))
+            elif kind == "full" or loss.structure:
+                features[name] = self.encoder.embed_tokens(tokens_BL)
+        return features
+
+    def _pictures(self, batch: Batch) -> dict[str, Tensor]:
+        if not self.loss.is_structural:
+            return {"image": self._embedded(self._seen(batch, "rgb"))}
+        if self.encoder.edge_branch is None:
+            features = self._both_views(batch)
+        else:
+            features = {"image": self._embedded(self._seen(batch, "rgb"))} | self._own_branch(batch)
+        if self.loss.local and self.loss.region_embedding == "crop":
+            features["regions"] = self._cropped_regions(batch)
+        return features
+
+    def _both_views(self, batch: Batch) -> dict[str, Tensor]:
+        """Send colour pictures and edge maps through the shared tower in one pass.
+
+        A batch normalisation then sees the mixture that its running statistics will hold; in two passes it would learn
+        with the statistics of one view and serve with those of both.
+        """
+        seen_2BCHW = torch.cat([self._seen(batch, "rgb"), self._seen(batch, "edges")])
+        if not (self.loss.local and self.loss.region_embedding == "roi"):
+            image_BD, edge_BD = self._embedded(seen_2BCHW).chunk(2)
+            return {"image": image_BD, "edge": edge_BD}
+        features = image_tower_patch_features(self._tower, seen_2BCHW)
+        image_BD, edge_BD = features.embedding.chunk(2)
+        pooled_BKC = roi_pool(features.patches.chunk(2)[1], batch.boxes)
+        return {"image": image_BD, "edge": edge_BD, "regions": project_regions(self._tower, pooled_BKC)}
+
+    def _own_branch(self, batch: Batch) -> dict[str, Tensor]:
+        branch = self.encoder.edge_branch
+        if self.loss.local and self.loss.region_embedding == "roi" and isinstance(branch, EdgeCNN):
+            return _cnn_features(branch, batch)
+        return {"edge": self.encoder.embed_edges(batch.edges)}
+
+    def _cropped_regions(self, batch: Batch) -> Tensor:
+        encoder = self.encoder
+        crops_RCSS = crop_regions(batch.edges[:, None].float(), batch.boxes, encoder.image_size)
+        regions_RD = encoder.embed_edges(crops_RCSS[:, 0].round().to(torch.uint8))
+        return regions_RD.view(*batch.box_valid.shape, -1)
+
+    def _seen(self, batch: Batch, view: str) -> Tensor:
+        """Return what the image tower starts from: pixels, or the kept features of its frozen layers."""
+        if self.kept is not None:
+            return self.kept.of(view, batch.indices, batch.mirrored).to(self.encoder.device)
+        pixels_BCHW = self.encoder.preprocessing.normalize_tensor(getattr(batch, view))
+        # Convolutions on the CPU take half the time when channels come last (see `loop.prepare`).
+        return pixels_BCHW.contiguous(memory_format=torch.channels_last)
+
+    def _embedded(self, seen: Tensor) -> Tensor:
+        encode_image: Any = self._tower.encode_image
+        return torch.as_tensor(encode_image(seen))
+
+    @property
+    def _tower(self) -> Any:
+        return self.encoder.model if self.split is None else self.split.rest
+
+
+def _cnn_features(branch: EdgeCNN, batch: Batch) -> dict[str, Tensor]:
+    """Read regions off the `cnn` branch's own grid: each is what its cells add to the embedding of the whole.
+
+    The projection is linear in the cells, so that a cell's share is computed once and every box is a weighted sum of
+    shares; a cell counts by how much of it the box covers. The whole picture as a box gives the embedding itself.
+    """
+    cells_BCgg = torch.nn.functional.adaptive_avg_pool2d(branch.features(batch.edges), branch.grid)
+    weight_DCgg = branch.projection.weight.view(-1, *cells_BCgg.shape[1:])
+    shares_BggD = torch.einsum("bcij,dcij->bijd", cells_BCgg, weight_DCgg.to(cells_BCgg.dtype))
+    covered_BKgg = _covered_cells(batch.boxes, branch.grid).to(shares_BggD.dtype)
+    bias_D = branch.projection.bias
+    return {
+        "edge": shares_BggD.sum(dim=(1, 2)) + bias_D,
+        "regions": torch.einsum("bkij,bijd->bkd", covered_BKgg, shares_BggD) + bias_D,
+    }
+
+
+def _covered_cells(boxes_BK4: Tensor, side: int) -> Tensor:
+    """Return how much of each cell of a `side` × `side` grid every box covers, 0 to 1: `(B, K, side, side)`."""
+    first_X = torch.arange(side, device=boxes_BK4.device)
+    scaled_BK41 = (boxes_BK4 * side)[..., None]
+    begin_BK2X = torch.maximum(scaled_BK41[:, :, :2], first_X)
+    end_BK2X = torch.minimum(scaled_BK41[:, :, 2:], first_X + 1)
+    covered_BK2X = (end_BK2X - begin_BK2X).clamp(min=0)
+    return covered_BK2X[:, :, 1, :, None] * covered_BK2X[:, :, 0, None, :]

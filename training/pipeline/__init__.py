@@ -1,0 +1,1 @@
+"""The bundled English tagger and parser: its data, its training, and the judgement of the filters on it."""
