@@ -76,12 +76,17 @@ class AugmentationConfig:
         flip: Mirror half of the pictures. Captions that say left and right become wrong.
         brightness: Largest change of brightness, as a share.
         contrast: Largest change of contrast, as a share.
+        drop_phrases: Share of a caption's phrases, as commas and full stops part them, that are left out; each caption
+            has a few such versions, which epochs take in turn.
+        dropped_from: Whether from the structural text only, or from both.
     """
 
     min_crop_area: Annotated[float, Field(gt=0, le=1)] = 1.0
     flip: bool = False
     brightness: Share = 0.0
     contrast: Share = 0.0
+    drop_phrases: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropped_from: Literal["structural", "both"] = "structural"
 
     @property
     def only_mirrors(self) -> bool:

@@ -457,8 +457,9 @@ def _training_ids(source: PairSource, maker: SampleMaker) -> Iterator[list[int]]
     yield [PADDING]
     for index in range(len(source)):
         for caption in source.captions(index):
-            text = maker.text(caption)
-            yield [*text.tokens.tolist(), *text.structural_tokens.tolist()]
+            for version in range(maker.num_versions):
+                text = maker.text(caption, version)
+                yield [*text.tokens.tolist(), *text.structural_tokens.tolist()]
 
 
 def _extractor(

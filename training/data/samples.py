@@ -5,6 +5,8 @@ A sample is a function of the record, the seed and the epoch: any worker makes t
 
 from __future__ import annotations
 
+import re
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,6 +21,9 @@ from structxlip.regions import RegionProposer, propose_regions
 from structxlip.tokenizer import TextTokenizer
 from training.config import AugmentationConfig
 from training.data.records import PairSource, RawPair
+
+# Versions of a caption with phrases left out: few, so that what is prepared for each can be kept.
+NUM_SHORTER = 4
 
 Spans = tuple[tuple[int, int], ...]
 SpanFinder = Callable[[str, NDArray[np.int64]], Spans]
@@ -123,9 +128,19 @@ class SampleMaker:
         boxes, valid = self._regions(pair, rgb, edges)
         return PictureSample(rgb, edges, boxes, valid)
 
-    def text(self, caption: str) -> TextSample:
+    @property
+    def num_versions(self) -> int:
+        """How many versions of a caption there are."""
+        return NUM_SHORTER if self.augmentation.drop_phrases else 1
+
+    def text(self, caption: str, version: int = 0) -> TextSample:
         """Reduce a caption to its structural part, tokenize both and find the chunks in the ids."""
+        whole, share = caption, self.augmentation.drop_phrases
+        if share and self.augmentation.dropped_from == "both":
+            caption = shortened(whole, share, version)
         structural = self.caption_filter.structural_text(caption)
+        if share and self.augmentation.dropped_from == "structural":
+            structural = shortened(structural, share, version)
         tokens = self.tokenizer.encode(caption).ids
         structural_tokens = tokens if structural == caption else self.tokenizer.encode(structural).ids
         spans: Spans = ()
@@ -150,7 +165,7 @@ class SampleMaker:
 
 
 PictureCache = dict[tuple[str, bool], PictureSample]
-TextCache = dict[str, TextSample]
+TextCache = dict[tuple[str, int], TextSample]
 
 
 class SampleSet:
@@ -198,12 +213,30 @@ class SampleSet:
 
     def _text(self, index: int) -> TextSample:
         caption = self._maker.chosen(self._source.captions(index, self._epoch), index, self._epoch)
-        known = self._texts.get(caption) if self._texts is not None else None
+        version = self._epoch % self._maker.num_versions
+        known = self._texts.get((caption, version)) if self._texts is not None else None
         if known is None:
-            known = self._maker.text(caption)
+            known = self._maker.text(caption, version)
             if self._texts is not None:
-                self._texts[caption] = known
+                self._texts[caption, version] = known
         return known
+
+
+def shortened(text: str, share: float, version: int) -> str:
+    """Return a text without some of its phrases, at least one kept; the same text and version give the same.
+
+    Args:
+        text: With phrases between commas, semicolons and full stops.
+        share: The chance of each phrase to be left out.
+        version: Which of several.
+    """
+    phrases = [phrase.strip() for phrase in re.split(r"[.,;]", text) if phrase.strip()]
+    if len(phrases) < 2:
+        return text
+    random = np.random.default_rng([zlib.crc32(text.encode()), version])
+    is_kept = random.random(len(phrases)) >= share
+    is_kept[random.integers(len(phrases))] = True
+    return ", ".join(phrase for phrase, kept in zip(phrases, is_kept, strict=True) if kept) + "."
 
 
 def boxes_after_resize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -144,10 +144,28 @@ def planned(study: StudyConfig, name: str, tuned: Mapping[str, float]) -> Iterat
                     yield key, config
 
 
+def _plain(value: Any) -> Any:
+    """Return a source that stands in a mapping as plain values."""
+    return _changed(value)
+
+
+def _changed(tree: Any) -> dict[str, Any]:
+    """Return what differs from the defaults: an option that is added later, and is off, leaves old results valid."""
+    found = {}
+    for each in fields(tree):
+        value = getattr(tree, each.name)
+        default = each.default_factory() if each.default_factory is not MISSING else each.default
+        if is_dataclass(value):
+            value, default = _changed(value), {}
+        if value != default:
+            found[each.name] = value
+    return found
+
+
 def _digest(config: TrainConfig, part: Part) -> str:
-    tree: dict[str, Any] = config.to_dict()
+    tree = _changed(config)
     for free in ("name", "saving"):
-        del tree[free]
-    tree["regime"].pop("num_threads")
+        tree.pop(free, None)
+    tree.get("regime", {}).pop("num_threads", None)
     divided = {"kind": part.kind, "num_folds": part.num_folds, "num_val": part.num_val}
-    return hashlib.sha256(json.dumps([tree, divided], sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps([tree, divided], sort_keys=True, default=_plain).encode()).hexdigest()[:12]

@@ -175,11 +175,14 @@ def _write_pictures(path: Path, config: TrainConfig, encoder: TwoViewEncoder, so
         pair = source.read(index)
         for is_mirrored in variants:
             seen = maker.seen(pair, is_mirrored=is_mirrored)
-            edges.append(np.packbits(seen.edges > 0))
+            edges.append(seen.edges)
             boxes.append(seen.boxes)
             valid.append(seen.box_valid)
     draft = path.with_name(f".{path.name}")
-    np.savez(draft, edges=np.stack(edges), boxes=np.stack(boxes), valid=np.stack(valid))
+    # As bits, a map of black and white takes an eighth.
+    is_binary = all(np.isin(map_, (0, 255)).all() for map_ in edges)
+    kept = np.stack([np.packbits(map_ > 0) if is_binary else map_ for map_ in edges])
+    np.savez(draft, edges=kept, boxes=np.stack(boxes), valid=np.stack(valid))
     draft.replace(path)
 
 
@@ -191,16 +194,25 @@ def _read_pictures(path: Path, source: PairSource, side: int) -> PictureCache:
     black: NDArray[np.uint8] = np.broadcast_to(np.zeros((1, 1, 1), dtype=np.uint8), (side, side, 3))
     pictures: PictureCache = {}
     for row in range(len(edges)):
-        lines = np.unpackbits(edges[row], count=side * side).reshape(side, side) * np.uint8(255)
+        if edges.ndim == 3:
+            lines = edges[row]
+        else:
+            lines = np.unpackbits(edges[row], count=side * side).reshape(side, side) * np.uint8(255)
         name = (source.key(row // variants), bool(row % variants))
         pictures[name] = PictureSample(black, lines, boxes[row], valid[row])
     return pictures
 
 
 def _text_key(config: TrainConfig) -> str:
-    loss = config.loss
+    loss, augmentation = config.loss, config.data.augmentation
     return _digest(
-        config.model.start, config.model.captions, config.model.context_length, loss.local > 0, loss.local_text
+        augmentation.drop_phrases,
+        augmentation.dropped_from,
+        config.model.start,
+        config.model.captions,
+        config.model.context_length,
+        loss.local > 0,
+        loss.local_text,
     )
 
 
