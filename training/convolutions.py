@@ -13,7 +13,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
-from timm.layers import BatchNormAct2d
+from timm.layers.norm_act import BatchNormAct2d
 from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
 from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
@@ -45,9 +45,9 @@ class Depthwise(_Folding):
         """Convolve each channel on its own."""
         weight, bias = self._folded()
         if self.stride == (1, 1):
-            return self._conv_forward(x_BCHW, weight, bias)
+            return torch.as_tensor(self._conv_forward(x_BCHW, weight, bias))
         with torch.autocast(x_BCHW.device.type, enabled=False):
-            return self._conv_forward(x_BCHW.float(), weight, bias).to(x_BCHW.dtype)
+            return torch.as_tensor(self._conv_forward(x_BCHW.float(), weight, bias)).to(x_BCHW.dtype)
 
 
 class Pointwise(_Folding):
@@ -66,7 +66,7 @@ class FoldedNorm(BatchNormAct2d):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Apply what is left: the activation."""
         if self.training:
-            return torch.as_tensor(super().forward(x_BCHW))
+            return torch.as_tensor(super().forward(x_BCHW))  # type: ignore[no-untyped-call]
         return torch.as_tensor(self.act(self.drop(x_BCHW)))
 
 

@@ -174,9 +174,9 @@ def prepare(config: TrainConfig, ranks: Ranks = ONE_PROCESS) -> Run:
         torch.set_num_threads(config.regime.num_threads)
     Path(config.saving.run_folder).mkdir(parents=True, exist_ok=True)
     image_size = _image_size(config, _device(config, ranks))
-    sources = [_open(config, name, image_size) for name in ("train", "val")]
+    train_source, val_source = (_open(config, name, image_size) for name in ("train", "val"))
     keeps = config.data.cache == "memory"
-    run = assemble(config, *sources, RunCache({}, {}) if keeps else RunCache(), ranks)
+    run = assemble(config, train_source, val_source, RunCache({}, {}) if keeps else RunCache(), ranks)
     load_state(run.folder, run.learner, ranks)
     return run
 

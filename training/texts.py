@@ -137,7 +137,7 @@ class PackedTower:
             x_LW = tower.token_embedding(torch.tensor(text, device=device)) + tower.positional_embedding[: len(text)]
             for block in tower.transformer.resblocks[: self._num_frozen]:
                 x_LW = _through(block, x_LW, [_Group(0, 1, len(text))])
-        return x_LW.half()
+        return torch.as_tensor(x_LW).half()
 
 
 def is_packable(model: nn.Module) -> bool:
@@ -178,7 +178,7 @@ def _attended(qkv_Q3W: Tensor, group: _Group, num_heads: int) -> Tensor:
     future_LL = torch.full((width, width), -math.inf, dtype=q.dtype, device=q.device).triu(1)
     scores_NLL = torch.baddbmm(future_LL.expand(len(q), -1, -1), q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
     out_NLD = torch.bmm(scores_NLL.softmax(dim=-1).to(v.dtype), v)
-    return out_NLD.unflatten(0, (group.count, num_heads)).transpose(1, 2).reshape(group.count * width, -1)
+    return out_NLD.view(group.count, num_heads, width, -1).transpose(1, 2).reshape(group.count * width, -1)
 
 
 def _groups(length_R: Tensor, order_R: Tensor, num_groups: int) -> tuple[list[_Group], Tensor]:

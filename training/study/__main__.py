@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -121,4 +120,4 @@ def _deadline(text: str) -> Callable[[], bool]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
