@@ -73,7 +73,8 @@ class AugmentationConfig:
 
     Attributes:
         min_crop_area: A crop of at least this share of the area; 1 leaves the picture whole.
-        flip: Mirror half of the pictures. Captions that say left and right become wrong.
+        flip: Mirror half of the pictures. Captions that say left and right become wrong, unless `swap_sides`.
+        swap_sides: Exchange the words left and right in the captions of mirrored pictures.
         brightness: Largest change of brightness, as a share.
         contrast: Largest change of contrast, as a share.
         drop_phrases: Share of a caption's phrases, as commas and full stops part them, that are left out; each caption
@@ -83,6 +84,7 @@ class AugmentationConfig:
 
     min_crop_area: Annotated[float, Field(gt=0, le=1)] = 1.0
     flip: bool = False
+    swap_sides: bool = False
     brightness: Share = 0.0
     contrast: Share = 0.0
     drop_phrases: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -33,7 +33,7 @@ from training.allocation import keep_freed_memory
 from training.config import AugmentationConfig, TrainConfig, TrainingConfigError
 from training.convolutions import suit_cpu
 from training.data import Batch, BatchPlan, PairSource, SampleMaker, collate, load_batches, open_source, validated
-from training.data.samples import PictureCache, SampleSet, TextCache
+from training.data.samples import PictureCache, SampleSet, TextCache, with_sides_swapped
 from training.evaluate import PairEmbeddings, best_weight, embed_pairs, metric_of, sweep, views
 from training.features import FeatureExtractor
 from training.freezing import freeze, num_frozen_layers, num_frozen_text_layers, set_training
@@ -457,8 +457,8 @@ def _training_ids(source: PairSource, maker: SampleMaker) -> Iterator[list[int]]
     yield [PADDING]
     for index in range(len(source)):
         for caption in source.captions(index):
-            for version in range(maker.num_versions):
-                text = maker.text(caption, version)
+            told = [caption, with_sides_swapped(caption)] if maker.augmentation.swap_sides else [caption]
+            for text in (maker.text(one, version) for one in told for version in range(maker.num_versions)):
                 yield [*text.tokens.tolist(), *text.structural_tokens.tolist()]
 
 

@@ -24,6 +24,7 @@ from training.data.records import PairSource, RawPair
 
 # Versions of a caption with phrases left out: few, so that what is prepared for each can be kept.
 NUM_SHORTER = 4
+_OTHER_SIDE = {"left": "right", "right": "left"}
 
 Spans = tuple[tuple[int, int], ...]
 SpanFinder = Callable[[str, NDArray[np.int64]], Spans]
@@ -198,7 +199,13 @@ class SampleSet:
 
     def __getitem__(self, index: int) -> Sample:
         is_mirrored = self._maker.is_mirrored(index, self._epoch)
-        return Sample(index, self._source.key(index), is_mirrored, self._picture(index, is_mirrored), self._text(index))
+        return Sample(
+            index,
+            self._source.key(index),
+            is_mirrored,
+            self._picture(index, is_mirrored),
+            self._text(index, is_mirrored),
+        )
 
     def _picture(self, index: int, is_mirrored: bool) -> PictureSample:
         place = (self._source.key(index), is_mirrored)
@@ -211,8 +218,10 @@ class SampleSet:
                 self._pictures[place] = known
         return known
 
-    def _text(self, index: int) -> TextSample:
+    def _text(self, index: int, is_mirrored: bool) -> TextSample:
         caption = self._maker.chosen(self._source.captions(index, self._epoch), index, self._epoch)
+        if is_mirrored and self._maker.augmentation.swap_sides:
+            caption = with_sides_swapped(caption)
         version = self._epoch % self._maker.num_versions
         known = self._texts.get((caption, version)) if self._texts is not None else None
         if known is None:
@@ -220,6 +229,11 @@ class SampleSet:
             if self._texts is not None:
                 self._texts[caption, version] = known
         return known
+
+
+def with_sides_swapped(text: str) -> str:
+    """Exchange left and right, as a mirror does; "right" in other senses is taken along."""
+    return re.sub(r"\b(left|right)\b", lambda found: _OTHER_SIDE[found[0].lower()], text, flags=re.IGNORECASE)
 
 
 def shortened(text: str, share: float, version: int) -> str:

@@ -121,7 +121,8 @@ class Pool:
         return self._encoders[key]
 
     def _of_records(self, config: TrainConfig, encoder: TwoViewEncoder) -> FrozenFeatures | None:
-        return self._features_of(config, encoder, self.records, "records", is_mirrored=config.data.augmentation.flip)
+        # Both as they are and mirrored, so that arms that mirror and arms that do not share them.
+        return self._features_of(config, encoder, self.records, "records", is_mirrored=True)
 
     def _features_of(
         self, config: TrainConfig, encoder: TwoViewEncoder, source: PairSource, name: str, *, is_mirrored: bool
@@ -140,7 +141,7 @@ class Pool:
     def _pictures_for(self, config: TrainConfig, encoder: TwoViewEncoder) -> PictureCache:
         """Return edges and regions of every record; a run without regions ignores them."""
         regions, edges = config.loss.regions, encoder.edge_detector.config()
-        key = _digest(regions, edges, config.data.augmentation.flip, self.records.digest, encoder.image_size)
+        key = _digest(regions, edges, True, self.records.digest, encoder.image_size)
         if key not in self._pictures:
             path = self.folder / f"regions-{key}.npz"
             if not path.is_file():
@@ -169,11 +170,10 @@ def _rows(features: FrozenFeatures, rows: tuple[int, ...]) -> FrozenFeatures:
 
 def _write_pictures(path: Path, config: TrainConfig, encoder: TwoViewEncoder, source: PairSource) -> None:
     maker = replace(sample_maker(config, encoder), regions=build_region_proposer(config.loss.regions))
-    variants = (False, True) if config.data.augmentation.flip else (False,)
     edges, boxes, valid = [], [], []
     for index in range(len(source)):
         pair = source.read(index)
-        for is_mirrored in variants:
+        for is_mirrored in (False, True):
             seen = maker.seen(pair, is_mirrored=is_mirrored)
             edges.append(seen.edges)
             boxes.append(seen.boxes)
@@ -190,7 +190,6 @@ def _read_pictures(path: Path, source: PairSource, side: int) -> PictureCache:
     """Return pictures without colours, which runs from kept features do not look at; maps are black and white."""
     with np.load(path) as kept:
         edges, boxes, valid = (kept[name] for name in ("edges", "boxes", "valid"))
-    variants = len(edges) // len(source)
     black: NDArray[np.uint8] = np.broadcast_to(np.zeros((1, 1, 1), dtype=np.uint8), (side, side, 3))
     pictures: PictureCache = {}
     for row in range(len(edges)):
@@ -198,7 +197,7 @@ def _read_pictures(path: Path, source: PairSource, side: int) -> PictureCache:
             lines = edges[row]
         else:
             lines = np.unpackbits(edges[row], count=side * side).reshape(side, side) * np.uint8(255)
-        name = (source.key(row // variants), bool(row % variants))
+        name = (source.key(row // 2), bool(row % 2))
         pictures[name] = PictureSample(black, lines, boxes[row], valid[row])
     return pictures
 
