@@ -7,7 +7,7 @@ from pathlib import Path
 
 from training.study.plan import StudyConfig
 from training.study.results import RunResult
-from training.study.tables import by_arm, difference
+from training.study.tables import by_arm, difference, reference_for
 
 
 def write_differences(path: Path, study: StudyConfig, results: Sequence[RunResult], part: str) -> bool:
@@ -18,7 +18,8 @@ def write_differences(path: Path, study: StudyConfig, results: Sequence[RunResul
     from matplotlib import pyplot as plt
 
     arms = by_arm(results, part)
-    reference = arms.pop(study.reference, None)
+    reference = reference_for(study, results, part)
+    arms.pop(study.reference, None)
     if reference is None:
         return False
     found = {

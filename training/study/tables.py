@@ -127,21 +127,37 @@ def markdown(study: StudyConfig, results: Sequence[RunResult]) -> str:
     for name in study.parts:
         arms = by_arm(results, name)
         if arms:
-            parts.append(f"## {name}\n\n{_tuning(arms) if study.parts[name].learning_rates else _table(study, arms)}\n")
+            is_tuning = bool(study.parts[name].learning_rates)
+            table = _tuning(arms) if is_tuning else _table(study, arms, reference_for(study, results, name))
+            parts.append(f"## {name}\n\n{table}\n")
     return f"# {study.name}\n\n" + "\n".join(parts)
 
 
-def _table(study: StudyConfig, arms: dict[str, ArmResults]) -> str:
+def reference_for(study: StudyConfig, results: Sequence[RunResult], name: str) -> ArmResults | None:
+    """Return the runs of the reference arm on the records of a part: its own, or those of a part that divides alike."""
+    part = study.parts[name]
+    alike = [
+        other
+        for other, known in study.parts.items()
+        if not known.learning_rates
+        and (known.kind, known.num_folds, known.num_val) == (part.kind, part.num_folds, part.num_val)
+    ]
+    found = (by_arm(results, other).get(study.reference) for other in [name, *alike])
+    return next((arm for arm in found if arm is not None), None)
+
+
+def _table(study: StudyConfig, arms: dict[str, ArmResults], reference: ArmResults | None) -> str:
     head = (
         "arm", "runs", "R@1", "R@5", "R@10", "MRR", f"R@1 − {study.reference}", "fused R@1", "fused − own",
-        "structure R@1", "w", "image → text R@1", "short R@1", "epoch", "s",
+        "structure R@1", "w", "image → text R@1", f"image → text − {study.reference}", "short R@1", "epoch", "s",
     )  # fmt: skip
     rows = [head, ("---",) * len(head)]
-    reference = arms.get(study.reference)
     for name, arm in arms.items():
         if not arm.seeds:
             continue
-        apart = None if reference is None or name == study.reference else difference(arm, reference)
+        is_other = reference is not None and name != study.reference
+        apart = difference(arm, reference) if reference is not None and is_other else None
+        back = difference(arm, reference, direction="image_to_text") if reference is not None and is_other else None
         fused = difference(arm, arm, view="fused", other_view="appearance")
         weights = sorted({run.structure_weight for run in arm.runs})
         rows.append(
@@ -156,6 +172,7 @@ def _table(study: StudyConfig, arms: dict[str, ArmResults]) -> str:
                 arm.recall("structure", "text_to_image", 1).told(),
                 f"{weights[0]:g}" if len(weights) == 1 else f"{weights[0]:g}–{weights[-1]:g}",
                 arm.recall("appearance", "image_to_text", 1).told(),
+                "" if back is None else back.told(),
                 _spread([run.forgetting["r1"] for run in arm.runs if run.forgetting]).told(),
                 f"{np.mean([run.epoch for run in arm.runs]):.1f}",
                 f"{np.mean([run.seconds['training'] for run in arm.runs]):.0f}",
