@@ -218,8 +218,8 @@ class TwoViewEncoder:
             return self._no_embeddings()
         rgb, edges = np.stack([image.rgb for image in images]), self._stack_edges([image.edges for image in images])
         if self.edge_branch is None and len(images) <= MAX_JOINED_PICTURES:
-            both = _finite(self._towers.images(np.concatenate([rgb, grey_pictures(edges)])))
-            return ViewEmbeddings(both[: len(images)], both[len(images) :])
+            both = self._towers.images(np.concatenate([rgb, grey_pictures(edges)]))
+            return ViewEmbeddings(_finite(both[: len(images)]), _finite(both[len(images) :]))
         return ViewEmbeddings(_finite(self._towers.images(rgb)), _finite(self._towers.edges(edges)))
 
     def encode_edge_maps(self, edges: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
@@ -237,7 +237,7 @@ class TwoViewEncoder:
         if not texts:
             return self._no_embeddings()
         rows = self._encode_rows([text.tokens for text in texts] + [text.structural_tokens for text in texts])
-        return ViewEmbeddings(rows[: len(texts)], rows[len(texts) :])
+        return ViewEmbeddings(_finite(rows[: len(texts)]), _finite(rows[len(texts) :]))
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Return int64 `(B, L)`, `L` the longest text where the tower may be cut, else the context length."""
@@ -320,7 +320,7 @@ class TwoViewEncoder:
         found = np.empty((len(different), self.dimension), dtype=np.float32)
         for batch in split_by_length([len(row) for row in different], spare=self._towers.spare_tokens):
             found[batch] = self._towers.tokens(self._pad([different[i] for i in batch]).numpy())
-        return _finite(found[number_of])
+        return found[number_of]
 
     def _pad(self, rows: Sequence[NDArray[np.int64]]) -> Tensor:
         length = None if self.text_tower.is_cuttable else self.context_length

@@ -80,7 +80,7 @@ async def _read_query(body: SearchRequest, state: ServiceState) -> _ReadQuery:
         query = TwoViewQuery(text.appearance, text.structure, weight)
         return _ReadQuery(query, text.structural_text, _text_warnings(text.num_tokens, text.is_truncated, state))
     if body.image is not None:
-        state.embedder.admission.refuse_when_full()
+        state.embedder.admission.refuse_when_full(Lane.INTERACTIVE)
         picture = await state.embedder.embed_picture(body.image, lane=Lane.INTERACTIVE)
         return _ReadQuery(TwoViewQuery(picture.appearance, picture.structure, weight))
     assert body.image_id is not None

@@ -74,13 +74,13 @@ def smallest_cosine(tower: Tower, reference: Tower, batches: Sequence[NDArray[np
     """Return the smallest cosine of a row to its reference; -1 when a row is not finite or not of unit length."""
     smallest = 1.0
     for items in batches:
-        found, expected = tower(items), reference(items)
+        # In float64: near 1, float32 has steps of 6e-8.
+        found, expected = tower(items).astype(np.float64), reference(items).astype(np.float64)
         norms = np.linalg.norm(found, axis=1)
         if found.shape != expected.shape or not np.all(np.abs(norms - 1) < MAX_NORM_ERROR):
             return -1.0
-        # In float64: near 1, float32 has steps of 6e-8 and norms that differ from 1 by as much.
-        cosines = np.einsum("nd,nd->n", found, expected, dtype=np.float64)
-        smallest = min(smallest, float((cosines / norms / np.linalg.norm(expected, axis=1)).min()))
+        cosines = np.einsum("nd,nd->n", found, expected) / norms / np.linalg.norm(expected, axis=1)
+        smallest = min(smallest, float(cosines.min()))
     return smallest
 
 
