@@ -36,9 +36,9 @@ from structxlip.preprocessing import Preprocessing
 from structxlip.text_tower import TextTower
 from structxlip.tokenizer import TextTokenizer
 
-# So many pictures at most send both views through the `shared` tower as one batch. Two batches of one picture each
-# cost a fifth more than one batch of two (ViT-B/32, two cores, 2026-11-24); large batches gain nothing and would hold
-# twice the memory.
+# So many pictures at most send both views through the `shared` tower as one batch. Two batches of one cost 20 % (bf16)
+# to 30 % (f32) more than one batch of two (ViT-B/32, OpenVINO, two busy cores, 2026-11-24); of large batches the gain
+# is small and the memory twice as much.
 MAX_JOINED_PICTURES = 8
 
 
