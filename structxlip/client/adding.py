@@ -48,7 +48,7 @@ class NewPicture:
         metadata: JSON that searches can filter on.
     """
 
-    picture: Picture
+    picture: Picture = field(repr=False)
     id: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     caption: str | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from structxlip.client.pictures import Picture, picture_bytes
@@ -25,9 +25,9 @@ class Term:
     """
 
     text: str | None = None
-    image: Picture | None = None
+    image: Picture | None = field(default=None, repr=False)
     image_id: str | None = None
-    sketch: Picture | None = None
+    sketch: Picture | None = field(default=None, repr=False)
     weight: float = 1.0
 
     def to_json(self) -> dict[str, Any]:

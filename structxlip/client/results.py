@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -69,7 +69,7 @@ class Explanation:
     regions: tuple[Region, ...]
     similarities: tuple[tuple[float, ...], ...]
     pairs: tuple[Pair, ...]
-    overlay: bytes | None = None
+    overlay: bytes | None = field(default=None, repr=False)
     fingerprint: str | None = None
 
     @classmethod
@@ -189,7 +189,7 @@ class AddResult:
         resembles: Pictures of watch lists. Empty for a picture that was unchanged and therefore not sent.
     """
 
-    picture: Picture
+    picture: Picture = field(repr=False)
     id: str | None
     status: AddStatus
     problem: Problem | None = None

@@ -26,7 +26,7 @@ class FlakyService:
 
     Attributes:
         answers: What is still to be given.
-        requests: What came: method, path, headers, body.
+        requests: What came: method, path (quoted as it came), headers, body.
     """
 
     answers: deque[Answer] = field(default_factory=deque)
@@ -38,7 +38,7 @@ class FlakyService:
         return Starlette(routes=[Route("/{path:path}", self._answer, methods=METHODS)])
 
     async def _answer(self, request: Request) -> Answer:
-        target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        target = request.scope["raw_path"].decode()
         self.requests.append((request.method, target, dict(request.headers), await request.body()))
         return self.answers.popleft() if len(self.answers) > 1 else self.answers[0]
 

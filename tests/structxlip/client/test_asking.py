@@ -17,6 +17,7 @@ from structxlip.client import (
     Hit,
     InvalidRequestError,
     NotFoundError,
+    Picture,
     TooLargeError,
 )
 from tests.support.plain_pictures import plain_jpegs
@@ -50,7 +51,7 @@ def test_a_picture_finds_itself_in_every_form(samples: Client) -> None:
     by_id = samples.search(image_id="scene-03", limit=4)
     assert by_id.hits[0].id == "scene-03"
     with Image.open(path) as picture:
-        forms = [path, str(path), path.read_bytes(), picture, np.asarray(picture)]
+        forms: list[Picture] = [path, str(path), path.read_bytes(), picture, np.asarray(picture)]
         for form in forms:
             assert same_hits(samples.search(image=form, limit=4).hits, by_id.hits), type(form)
 
@@ -58,7 +59,7 @@ def test_a_picture_finds_itself_in_every_form(samples: Client) -> None:
 def test_a_search_is_narrowed_and_continued(samples: Client) -> None:
     condition = {"field": "background", "eq": "hills"}
     narrowed = samples.search("a scene", filter=condition, limit=100)
-    hills = [picture.id for picture in sample_pictures(24) if picture.metadata["background"] == "hills"]
+    hills = [str(picture.id) for picture in sample_pictures(24) if picture.metadata["background"] == "hills"]
     assert sorted(hit.id for hit in narrowed.hits) == sorted(hills)
     level = narrowed.hits[1].score
     assert all(hit.score >= level for hit in samples.search("a scene", filter=condition, min_score=level).hits)

@@ -28,7 +28,7 @@ from structxlip.client.retries import retry_after_seconds
 from tests.structxlip.client.conftest import QUICK
 from tests.support.flaky_service import FlakyService, cut_off, problem
 
-FOUND = {
+FOUND: dict[str, object] = {
     "hits": [],
     "no_match": None,
     "structure_weight": 0.3,

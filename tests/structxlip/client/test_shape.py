@@ -8,6 +8,7 @@ import pickle
 import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -39,7 +40,8 @@ def test_methods_show_the_parameters_and_the_result_of_their_call() -> None:
 
 
 def test_every_result_is_frozen() -> None:
-    kinds = [kind for _, kind in inspect.getmembers(results, dataclasses.is_dataclass)]
+    members: list[tuple[str, Any]] = inspect.getmembers(results, dataclasses.is_dataclass)
+    kinds = [kind for _, kind in members]
     assert len(kinds) > 15
     assert [kind.__name__ for kind in kinds if not kind.__dataclass_params__.frozen] == []
 
