@@ -1,9 +1,10 @@
-"""Sketches: a drawing on any ground becomes thin white lines on black, what the edge branch was trained on.
+"""Sketches: a drawing on any ground becomes an edge map like those that the edge branch was trained on.
 
 ```
 ground   its colour where it is even, its local median where light falls unevenly (a photograph of paper)
 ink      what differs from the ground, whichever of the two is darker; specks are dropped
-lines    scaled as the model scales pictures, strokes thinned to one pixel, filled areas to their outline
+strokes  thinned and drawn again with one width, so that a fine pen and a marker mean the same; areas stay
+edges    the model's own detector on the drawing, scaled as the model scales pictures
 ```
 
 Shapes: `H W` pixels, `S` side of the model's input. Pictures are uint8 `(H, W, 3)`, maps uint8 `(S, S)`.
@@ -11,19 +12,18 @@ Shapes: `H W` pixels, `S` side of the model's input. Pictures are uint8 `(H, W, 
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from structxlip.edges import EdgeMap, Picture
+from structxlip.edges import EdgeDetector, EdgeMap, Picture
 from structxlip.preprocessing import Preprocessing
 
 Mask = NDArray[np.uint8]
 
-WORKING_SIDE = 768
+WORKING_SIDE = 512
 # A drawing program's ground is one colour up to compression; a photograph's is not.
 EVEN_SHARE, EVEN_TOLERANCE = 0.4, 10
 GROUND_SIDE, GROUND_WINDOW = 192, 45
@@ -32,23 +32,26 @@ LEAST_CONTRAST = 24.0
 NOISE_MULTIPLE = 6.0
 SHARE_OF_DARKEST = 0.35
 LEAST_EXTENT = 0.02
-# Strokes wider than this share of the side are areas, and keep their outline.
+# Shares of the longer side. Wider strokes are areas. All others are drawn with one width: of those tried on rendered
+# scenes the one that finds most (docs/decisions/0010).
 WIDEST_STROKE = 0.09
+DRAWN_WIDTH = 0.018
 
 
 class EmptySketchError(ValueError):
     """The drawing has no strokes that stand out from their ground."""
 
 
-def sketch_to_edges(rgb: Picture, preprocessing: Preprocessing) -> EdgeMap:
-    """Return a drawing as an edge map of the model's size: lines of one pixel, 255 on 0.
+def sketch_to_edges(rgb: Picture, preprocessing: Preprocessing, detector: EdgeDetector) -> EdgeMap:
+    """Return a drawing as an edge map of the model's size.
 
-    Polarity, colour and width of the strokes do not matter, and neither does light that falls unevenly. Where a
-    line is on the canvas stays where it is.
+    Polarity, colour and width of the strokes do not matter, and neither does light that falls unevenly. A line stays
+    where it is on the canvas.
 
     Args:
         rgb: The drawing, of any size.
         preprocessing: How the model scales pictures, so that a line lands where a picture's edge would.
+        detector: The model's own.
 
     Raises:
         EmptySketchError: If nothing stands out from the ground.
@@ -60,24 +63,31 @@ def sketch_to_edges(rgb: Picture, preprocessing: Preprocessing) -> EdgeMap:
             "the sketch has no strokes: draw lines that differ from their ground by at least "
             f"{LEAST_CONTRAST:.0f} of 255 grey levels"
         )
-    return thin_lines(_to_model_size(ink, preprocessing))
+    drawing = np.repeat(255 * _with_one_width(ink)[:, :, None], 3, axis=2)
+    return detector.detect(replace(preprocessing, fill=0).resize(drawing))
 
 
-def thin_lines(ink: Mask) -> EdgeMap:
-    """Thin strokes to one pixel and reduce filled areas to their outline.
+def thin_lines(ink: Mask) -> Mask:
+    """Thin strokes to one pixel (Zhang and Suen 1984, doi:10.1145/357994.358023); areas are not strokes and go.
 
     Args:
-        ink: `(S, S)`, nonzero where there is ink.
+        ink: `(H, W)`, nonzero where there is ink.
 
     Returns:
-        The lines, 255 on 0; thinned by Zhang and Suen 1984 (doi:10.1145/357994.358023).
+        The lines, 1 on 0.
     """
     mask = (ink > 0).astype(np.uint8)
-    reach = max(2, round(WIDEST_STROKE * mask.shape[0] / 2))
-    areas = cv2.morphologyEx(mask, cv2.MORPH_OPEN, _disc(reach))
-    outlines = areas & ~cv2.erode(areas, _disc(1))
-    strokes = mask & ~cv2.dilate(areas, _disc(1))
-    return np.asarray(255 * (outlines | _skeleton(strokes.astype(np.uint8))), dtype=np.uint8)
+    return _skeleton(np.asarray(mask & (cv2.dilate(_areas(mask), _disc(1)) == 0), dtype=np.uint8))
+
+
+def _with_one_width(ink: Mask) -> Mask:
+    radius = max(1, round(DRAWN_WIDTH * max(ink.shape) / 2))
+    return np.maximum(np.asarray(cv2.dilate(thin_lines(ink), _disc(radius)), dtype=np.uint8), _areas(ink))
+
+
+def _areas(mask: Mask) -> Mask:
+    reach = max(2, round(WIDEST_STROKE * max(mask.shape) / 2))
+    return np.asarray(cv2.morphologyEx(mask, cv2.MORPH_OPEN, _disc(reach)), dtype=np.uint8)
 
 
 def _shrink(rgb: Picture) -> Picture:
@@ -136,16 +146,6 @@ def _without_specks(ink: Mask) -> Mask:
     is_kept = (extent >= LEAST_EXTENT * max(ink.shape)).astype(np.uint8)
     is_kept[0] = 0
     return np.asarray(is_kept[labels], dtype=np.uint8)
-
-
-def _to_model_size(ink: Mask, preprocessing: Preprocessing) -> Mask:
-    """Scale ink as the model scales pictures, so that a hairline does not vanish on the way down."""
-    shrinkage = max(ink.shape) / preprocessing.image_size
-    if shrinkage > 1:
-        ink = cv2.dilate(ink, _disc(math.ceil(shrinkage / 2))).astype(np.uint8)
-    drawing = np.repeat(255 * ink[:, :, None], 3, axis=2)
-    scaled = replace(preprocessing, fill=0).resize(drawing)[:, :, 0]
-    return (scaled >= 128).astype(np.uint8)
 
 
 def _disc(radius: int) -> Mask:
