@@ -1,9 +1,8 @@
-"""Find copies of a picture that were recoloured, inverted, greyed or blurred, and be told when one is added.
+"""Find copies of a picture that were recoloured, inverted, greyed or blurred.
 
     python examples/find_look_alikes.py
 
-A copy keeps its lines when its colours change, so it is searched with structure weight 1. The second part puts a
-picture on a watch list: every picture added afterwards is checked against it. Needs a running service, as
+A copy keeps its lines when its colours change, so it is searched with structure weight 1. Needs a running service, as
 `quick_start.py` does.
 """
 
@@ -12,22 +11,18 @@ from __future__ import annotations
 from PIL import Image, ImageFilter, ImageOps
 from quick_start import SAMPLES, add_samples, client_from_arguments
 
-from structxlip.client import AddResult, Client
+from structxlip.client import Client
 
 ORIGINAL = "scene-11"
-WATCHLIST = "look-alikes-example"
 
 
 def main(client: Client) -> None:
-    """Search with each copy by appearance and by structure, then watch for one."""
+    """Search with each copy, by appearance and by structure."""
     client.wait_until_ready()
     add_samples(client)
     for name, copy in manipulated(Image.open(SAMPLES / f"{ORIGINAL}.jpg")).items():
         ranks = [rank_of_original(client, copy, weight) for weight in (0.0, 1.0)]
         print(f"{name:<12} rank by appearance {ranks[0]}, by structure {ranks[1]}")
-    added = add_watched_copy(client)
-    for resemblance in added.resembles:
-        print(f"added {added.id}: resembles {resemblance.id} of {resemblance.watchlist}, score {resemblance.score:.3f}")
 
 
 def manipulated(picture: Image.Image) -> dict[str, Image.Image]:
@@ -46,18 +41,6 @@ def rank_of_original(client: Client, copy: Image.Image, structure_weight: float)
     """Return at which place the original stands among the hits, 1 at best."""
     found = client.search_image(copy, structure_weight=structure_weight, limit=100)
     return [hit.id for hit in found.hits].index(ORIGINAL) + 1
-
-
-def add_watched_copy(client: Client) -> AddResult:
-    """Put the original on a watch list, add a copy, and clean up; the copy's result says what it resembles."""
-    client.watchlists.add(WATCHLIST, [SAMPLES / f"{ORIGINAL}.jpg"])
-    try:
-        copy = manipulated(Image.open(SAMPLES / f"{ORIGINAL}.jpg"))["recoloured"]
-        added = client.add(copy, id="recoloured-copy")
-        client.images.delete("recoloured-copy")
-        return added
-    finally:
-        client.watchlists.delete(WATCHLIST)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ class Explanation:
 
     Attributes:
         similarities: One row a phrase, one column a region.
-        pairs: Best first.
+        pairs: The best region of each phrase, best first.
         overlay: PNG of the picture with its best regions, where it was asked for.
     """
 
@@ -91,8 +91,8 @@ class Hit:
     """One found picture.
 
     Attributes:
-        confidence: How far the score stands above a fixed background of other pictures, from 0 to 1; None where the
-            model carries no calibration.
+        confidence: Probability that a hit which stands so far above chance is a match; None where the model carries no
+            calibration.
         links: Where the picture's record, file, thumbnail and edge map are, relative to the service.
         explanation: None unless the search asked for it.
     """
@@ -128,8 +128,8 @@ class SearchResult:
 
     Attributes:
         no_match: True when no hit clears the calibrated level; None where the model carries no calibration.
-        false_accept_rate: The rate that the level was set for.
-        num_excluded: Candidates that the negatives dropped.
+        false_accept_rate: Share of queries without a match that clear the level all the same, as calibrated.
+        num_excluded: Candidates that the negatives left out, on this page.
         structure_weight: The weight in force: the caller's, or the model's own.
         structural_text: What the structural view read of a query in words.
         cursor: Give it to the same search for the next hits; None at the end.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from service.settings import Settings
+from structxlip.client import Client
 from structxlip.models import load_encoder
 from tests.support.plain_pictures import plain_jpegs
 from tests.support.server import running_service
@@ -60,3 +62,30 @@ def test_a_folder_is_streamed_and_failures_are_told(url: str, tmp_path: Path) ->
     assert "broken.png: " in with_failure.stdout
     assert with_failure.stdout.splitlines()[-1].startswith("21 of 21: ")
     assert "20 unchanged" in with_failure.stdout
+
+
+def test_the_weight_slides_and_a_sketch_finds_what_was_drawn(url: str) -> None:
+    told = lines("search_by_structure.py", "--url", url)
+    assert told[1].startswith(" structure weight 0.0: scene-00, ")
+    assert len({line.partition(": ")[2] for line in told[1:6]}) > 1, "the weight changes nothing"
+    assert "yellow" not in told[7]
+    assert "scene-00" in [line.split()[0] for line in told[10:]], "not among the first three"
+
+
+def test_copies_are_found_by_their_lines(url: str) -> None:
+    told = lines("find_look_alikes.py", "--url", url)
+    assert [line.split()[0] for line in told] == ["recoloured", "grey", "inverted", "blurred"]
+    by_appearance, by_structure = zip(*(map(int, re.findall(r"\d+", line)) for line in told), strict=True)
+    assert max(by_structure) <= 3
+    assert max(by_appearance) > 3, "appearance finds them as well: the example shows nothing"
+
+
+def test_a_query_without_a_match_is_told_apart_where_the_model_can(url: str) -> None:
+    told = lines("no_match.py", "--url", url)
+    with Client(url) as client:
+        is_calibrated = client.info().calibration.is_calibrated
+    assert ("carries no calibration" in told[0]) != is_calibrated
+    matched, unmatched = [index for index, line in enumerate(told) if line.startswith("'")]
+    assert told[matched + 1].startswith("  scene-00")
+    assert ("nothing here matches" in told[unmatched + 1]) == is_calibrated
+    assert ("confidence None" in told[-1]) != is_calibrated
