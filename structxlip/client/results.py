@@ -350,13 +350,14 @@ class MetadataField:
     """A metadata field that the collection holds.
 
     Attributes:
+        name: As a filter's ``field`` takes it: several keys where one of them contains a dot.
         kinds: ``"string"``, ``"number"``, ``"boolean"`` …; a field may have several.
         values: The most frequent ones.
         min: Of the numbers; None without any.
         max: Likewise.
     """
 
-    name: str
+    name: str | tuple[str, ...]
     kinds: tuple[str, ...]
     num_images: int
     values: tuple[FieldValue, ...]
@@ -367,7 +368,7 @@ class MetadataField:
     def from_json(cls, value: Json) -> MetadataField:
         """Read one field."""
         return cls(
-            name=value["name"],
+            name=value["name"] if isinstance(value["name"], str) else tuple(value["name"]),
             kinds=tuple(value["kinds"]),
             num_images=value["num_images"],
             values=tuple(FieldValue(item["value"], item["num_images"]) for item in value["values"]),
@@ -381,8 +382,8 @@ class Calibration:
     """What `confidence` and `no_match` rest on.
 
     Attributes:
-        level: The confidence that a hit must clear.
-        false_accept_rate: How often a query without a match would still clear it.
+        false_accept_rate: Share of queries without a match that clear the level all the same.
+        level: The confidence at which a hit counts as a match: of words, at the default structure weight.
     """
 
     is_calibrated: bool
@@ -392,7 +393,11 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """The model, the collection, and the limits in force."""
+    """The model, the collection, and the limits in force.
+
+    Attributes:
+        features: What this service can do; empty for one that does not say so yet.
+    """
 
     version: str
     model: Json
@@ -400,6 +405,7 @@ class Info:
     limits: Mapping[str, float]
     warnings: tuple[str, ...]
     calibration: Calibration
+    features: tuple[str, ...]
 
     @classmethod
     def from_json(cls, value: Json) -> Info:
@@ -416,6 +422,7 @@ class Info:
                 false_accept_rate=calibration.get("false_accept_rate"),
                 level=calibration.get("level"),
             ),
+            features=tuple(value.get("features", ())),
         )
 
     @property

@@ -128,8 +128,11 @@ def test_fields_are_read(flaky: FlakyService, flaky_client: Client) -> None:
     field = {"name": "price", "kinds": ["number", "string"], "num_images": 3, "min": 1, "max": 2.5}
     flaky.will(JSONResponse({"fields": [{**field, "values": [{"value": "x", "num_images": 1}]}]}))
     (read,) = flaky_client.fields()
+    assert flaky.requests[0][:2] == ("GET", "/fields")
     assert (read.name, read.kinds, read.min, read.max) == ("price", ("number", "string"), 1, 2.5)
     assert read.values == (FieldValue("x", 1),)
+    flaky.will(JSONResponse({"fields": [{**field, "name": ["a.b", "c"], "values": []}]}))
+    assert flaky_client.fields()[0].name == ("a.b", "c")
 
 
 def test_a_calibration_is_read_and_its_absence_too(flaky: FlakyService, flaky_client: Client) -> None:

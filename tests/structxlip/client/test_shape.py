@@ -44,6 +44,8 @@ def test_every_result_is_frozen() -> None:
     kinds = [kind for _, kind in members]
     assert len(kinds) > 15
     assert [kind.__name__ for kind in kinds if not kind.__dataclass_params__.frozen] == []
+    returned = {kind.__name__ for kind in kinds} - {"ImagePage"}
+    assert returned <= set(structxlip.client.__all__)
 
 
 def test_the_drawn_tree_is_the_tree() -> None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from service.settings import Settings
 from structxlip.client import AsyncClient, Client, InvalidRequestError, PictureError, Term
-from tests.support.samples import SAMPLES
+from structxlip.models import load_encoder
+from tests.support.calibrations import plain_calibration
+from tests.support.samples import SAMPLES, sample_pictures
+from tests.support.server import running_service
 
 SEVERAL = "a yellow snowman inside an orange square frame, above two purple umbrellas in a row"
 
@@ -76,3 +82,56 @@ def test_the_async_client_steers_likewise(sample_url: str, samples: Client, draw
             assert (await client.search_image(drawing, kind="sketch")).hits[0].id == "scene-05"
 
     asyncio.run(scenario())
+
+
+def test_the_fields_of_the_samples_can_be_filtered_on(samples: Client) -> None:
+    fields = {field.name: field for field in samples.fields()}
+    assert {"background", "num_objects", "main_colour"} <= set(fields)
+    assert fields["num_objects"].kinds == ("number",)
+    least, most = fields["num_objects"].min, fields["num_objects"].max
+    assert least is not None
+    assert most is not None
+    assert least < most
+    for value in fields["background"].values:
+        condition = {"field": fields["background"].name, "eq": value.value}
+        assert len(samples.search("x", filter=condition, limit=100).hits) == value.num_images
+
+
+def test_a_service_says_what_it_can_do(samples: Client) -> None:
+    assert {"sketch", "negatives", "fields"} <= set(samples.info().features)
+
+
+@pytest.fixture(scope="module")
+def calibrated_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The bundled model with a calibration by hand: it judges, though not well."""
+    encoder = load_encoder("scenes-tiny", device="cpu")
+    encoder.card = replace(encoder.card, calibration=plain_calibration(dimension=encoder.dimension))
+    settings = Settings(data=tmp_path_factory.mktemp("calibrated") / "collection")
+    with running_service(settings, encoder) as url:
+        with Client(url) as client:
+            assert {result.status for result in client.add_many(sample_pictures(6))} == {"created"}
+        yield url
+
+
+def test_a_calibrated_model_gives_confidence_and_judges(calibrated_url: str) -> None:
+    with Client(calibrated_url) as client:
+        calibration = client.info().calibration
+        assert (calibration.is_calibrated, calibration.false_accept_rate) == (True, 0.05)
+        found = client.search(SEVERAL)
+        confidences = [hit.confidence for hit in found.hits if hit.confidence is not None]
+        assert len(confidences) == 6
+        assert all(0 <= confidence <= 1 for confidence in confidences)
+        assert isinstance(found.no_match, bool)
+        assert found.false_accept_rate == 0.05
+        confident = client.search(SEVERAL, only_confident=True)
+        assert {hit.id for hit in confident.hits} <= {hit.id for hit in found.hits}
+        assert (not confident.hits) == found.no_match
+
+
+def test_an_uncalibrated_model_cannot_be_asked_for_confidence(samples: Client) -> None:
+    if samples.info().calibration.is_calibrated:
+        assert samples.search(SEVERAL, only_confident=True).no_match is not None
+        return
+    assert samples.search(SEVERAL).no_match is None
+    with pytest.raises(InvalidRequestError, match="calibrat"):
+        samples.search(SEVERAL, only_confident=True)
