@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 import httpx
@@ -94,7 +95,7 @@ class AsyncClient:
         max_request_bytes: int = adding.MAX_REQUEST_BYTES,
         skip_unchanged: bool = False,
         on_progress: ProgressCallback | None = None,
-    ) -> AsyncIterator[AddResult]:
+    ) -> AsyncGenerator[AddResult, None]:
         """Add any number of pictures, as `Client.add_many`."""
         plan = AddPlan(
             batch_size=batch_size,
@@ -114,7 +115,7 @@ class AsyncClient:
         max_request_bytes: int = adding.MAX_REQUEST_BYTES,
         skip_unchanged: bool = True,
         on_progress: ProgressCallback | None = None,
-    ) -> AsyncIterator[AddResult]:
+    ) -> AsyncGenerator[AddResult, None]:
         """Add every picture below a folder, as `Client.add_folder`."""
         results = self.add_many(
             await asyncio.to_thread(adding.folder_pictures, folder, metadata),
@@ -124,8 +125,9 @@ class AsyncClient:
             skip_unchanged=skip_unchanged,
             on_progress=on_progress,
         )
-        async for result in results:
-            yield result
+        async with aclosing(results):  # who stops early stops the adding as well, now and not at some later time
+            async for result in results:
+                yield result
 
     async def wait_until_ready(self, seconds: float = 60.0) -> Readiness:
         """Wait until the service can serve, as `Client.wait_until_ready`."""
@@ -164,7 +166,7 @@ class AsyncClient:
 
     async def _add_many(
         self, pictures: Iterable[NewPicture], plan: AddPlan, num_workers: int, on_progress: ProgressCallback | None
-    ) -> AsyncIterator[AddResult]:
+    ) -> AsyncGenerator[AddResult, None]:
         plan = await self.run(adding.settled(plan))
         count = ProgressCount(pictures, on_progress)
         batches = adding.batches(pictures, plan.batch_size)

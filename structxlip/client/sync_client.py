@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import Any, TypeVar
@@ -116,7 +116,7 @@ class Client:
         max_request_bytes: int = adding.MAX_REQUEST_BYTES,
         skip_unchanged: bool = False,
         on_progress: ProgressCallback | None = None,
-    ) -> Iterator[AddResult]:
+    ) -> Generator[AddResult, None, None]:
         """Add any number of pictures in bounded requests, several at once; read lazily, as the results are.
 
         Nothing is sent until the first result is asked for. Results come as their batches are done, each with the
@@ -150,7 +150,7 @@ class Client:
         max_request_bytes: int = adding.MAX_REQUEST_BYTES,
         skip_unchanged: bool = True,
         on_progress: ProgressCallback | None = None,
-    ) -> Iterator[AddResult]:
+    ) -> Generator[AddResult, None, None]:
         """Add every picture below a folder, as `add_many`; doing it again sends only what is new or changed.
 
         A picture's id is its path below the folder with ``:`` for ``/``, and its metadata has that path as ``path``.
@@ -214,7 +214,7 @@ class Client:
 
     def _add_many(
         self, pictures: Iterable[NewPicture], plan: AddPlan, num_workers: int, on_progress: ProgressCallback | None
-    ) -> Iterator[AddResult]:
+    ) -> Generator[AddResult, None, None]:
         plan = self.run(adding.settled(plan))
         count = ProgressCount(pictures, on_progress)
         batches = adding.batches(pictures, plan.batch_size)

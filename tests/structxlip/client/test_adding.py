@@ -205,7 +205,7 @@ def test_several_workers_work_at_once_and_read_no_further_than_they_must(service
         assert taken == []
         assert next(results).status == "created"
         assert len(taken) <= 2 * (3 + 2)
-        results.close()  # type: ignore[attr-defined]
+        results.close()
     assert 1 < transport.most_at_once <= 3
 
 
@@ -264,7 +264,7 @@ def test_an_async_client_adds_and_skips_likewise(service_url: str, folder: Path)
                 await client.add(b"not a picture")
             stopped = client.add_many(plain_jpegs(20, seed=61), batch_size=1)
             assert (await anext(stopped)).status == "created"
-            await stopped.aclose()  # type: ignore[attr-defined]
+            await stopped.aclose()
             with pytest.raises(NotADirectoryError):
                 await anext(client.add_folder(folder / "nowhere"))
 
