@@ -118,15 +118,24 @@ def search_image(
 
 
 def explain(
-    text: str, *, image_id: str | None = None, image: Picture | None = None, overlay: bool = False
+    text: str,
+    *,
+    image_id: str | None = None,
+    image: Picture | None = None,
+    structure_weight: float | None = None,
+    overlay: bool = False,
 ) -> Call[Explanation]:
     """Say which phrase of a text meets which region of a picture: give ``image_id`` or ``image``.
 
     Args:
-        overlay: Also draw the best regions on the picture.
+        structure_weight: How much structure counts against appearance, 0 to 1; None takes the model's own.
+        overlay: Also draw the boxes of the best pairs on the picture.
+
+    Raises:
+        NotFoundError: If ``image_id`` is not stored.
     """
     terms = Term(text=text, image_id=image_id, image=image).to_json()
-    body = {**terms, **given(overlay=overlay or None)}
+    body = {**terms, **given(structure_weight=structure_weight, overlay=overlay or None)}
     return Call("POST", "/explain", lambda response: Explanation.from_json(response.json()), json=body)
 
 

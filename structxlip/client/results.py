@@ -62,13 +62,15 @@ class Explanation:
     Attributes:
         similarities: One row a phrase, one column a region.
         pairs: The best region of each phrase, best first.
-        overlay: PNG of the picture with its best regions, where it was asked for.
+        structure_weight: Of an explanation by itself; that of a hit has its search's.
+        overlay: PNG of the picture with the boxes of the pairs, where it was asked for.
     """
 
     phrases: tuple[Phrase, ...]
     regions: tuple[Region, ...]
     similarities: tuple[tuple[float, ...], ...]
     pairs: tuple[Pair, ...]
+    structure_weight: float | None = None
     overlay: bytes | None = field(default=None, repr=False)
     fingerprint: str | None = None
 
@@ -81,6 +83,7 @@ class Explanation:
             regions=tuple(Region(_box(item["box"])) for item in value["regions"]),
             similarities=tuple(tuple(map(float, row)) for row in value["similarities"]),
             pairs=tuple(Pair(item["phrase"], item["region"], item["similarity"]) for item in value["pairs"]),
+            structure_weight=value.get("structure_weight"),
             overlay=None if overlay is None else base64.b64decode(overlay),
             fingerprint=value.get("fingerprint"),
         )

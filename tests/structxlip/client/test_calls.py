@@ -118,10 +118,13 @@ def test_an_uploaded_picture_goes_as_a_file_beside_its_options(flaky: FlakyServi
 
 
 def test_an_explanation_brings_its_overlay(flaky: FlakyService, flaky_client: Client) -> None:
-    flaky.will(JSONResponse({**EXPLANATION, "overlay": ENCODED, "fingerprint": "f"}))
-    explanation = flaky_client.explain("a chair", image_id="a", overlay=True)
-    assert (explanation.overlay, explanation.fingerprint) == (PICTURE, "f")
-    assert json.loads(flaky.requests[0][3]) == {"text": "a chair", "image_id": "a", "overlay": True}
+    flaky.will(JSONResponse({**EXPLANATION, "overlay": ENCODED, "fingerprint": "f", "structure_weight": 0.5}))
+    explanation = flaky_client.explain("a chair", image_id="a", structure_weight=0.5, overlay=True)
+    assert (explanation.overlay, explanation.fingerprint, explanation.structure_weight) == (PICTURE, "f", 0.5)
+    sent = {"text": "a chair", "image_id": "a", "structure_weight": 0.5, "overlay": True}
+    assert json.loads(flaky.requests[0][3]) == sent
+    flaky_client.explain("a chair", image=PICTURE)
+    assert json.loads(flaky.requests[1][3]) == {"text": "a chair", "image": ENCODED}
 
 
 def test_fields_are_read(flaky: FlakyService, flaky_client: Client) -> None:
