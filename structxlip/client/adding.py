@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from structxlip.client.call import TRANSIENT_STATUSES, Pause, Steps
-from structxlip.client.calls import get_image, info, send_pictures
+from structxlip.client.calls import OutgoingPicture, get_image, info, send_pictures
 from structxlip.client.errors import (
     ForbiddenError,
     InvalidRequestError,
@@ -26,7 +26,7 @@ from structxlip.client.errors import (
     TooLargeError,
 )
 from structxlip.client.folders import find_pictures, id_of_path
-from structxlip.client.pictures import Picture, picture_bytes, picture_name
+from structxlip.client.pictures import Picture, picture_bytes
 from structxlip.client.results import AddResult, ImageRecord, Info
 from structxlip.client.retries import RetryPolicy
 
@@ -130,15 +130,12 @@ def add_one(new: NewPicture, plan: AddPlan) -> Steps[AddResult]:
     Raises:
         ApiError: If it was refused.
     """
-    loaded = _Loaded(0, new, picture_bytes(new.picture))
-    results = yield from _send([loaded], plan)
+    results = yield from _send([_load(0, new)], plan)
     return results[0].raise_if_failed()
 
 
 def settled(plan: AddPlan) -> Steps[AddPlan]:
-    """Return the plan without `skip_unchanged` where asking is useless: in an empty collection, or for a key that may
-    only write.
-    """
+    """Return the plan, without asking first where that is useless: an empty collection, a key that may only write."""
     if not plan.skip_unchanged:
         return plan
     try:
@@ -154,7 +151,7 @@ def add_batch(pictures: Sequence[NewPicture], plan: AddPlan) -> Steps[list[AddRe
     held: list[_Loaded] = []
     for position, new in enumerate(pictures):
         try:
-            loaded = _Loaded(position, new, picture_bytes(new.picture))
+            loaded = _load(position, new)
         except (OSError, ValueError) as error:
             results[position] = AddResult(new.picture, new.id, "failed", _unreadable(error))
             continue
@@ -174,9 +171,16 @@ class _Loaded:
     position: int
     new: NewPicture
     data: bytes
+    record: str
 
-    def record(self) -> dict[str, Any]:
-        return {"id": self.new.id, "metadata": dict(self.new.metadata), "caption": self.new.caption}
+
+def _load(position: int, new: NewPicture) -> _Loaded:
+    record = {"id": new.id, "metadata": dict(new.metadata), "caption": new.caption}
+    try:
+        record_text = json.dumps(record, allow_nan=False)
+    except ValueError as error:  # in a request with others it would fail them all
+        raise ValueError(f"the metadata is no JSON: {error}") from error
+    return _Loaded(position, new, picture_bytes(new.picture), record_text)
 
 
 def _send(held: Sequence[_Loaded], plan: AddPlan) -> Steps[dict[int, AddResult]]:
@@ -185,14 +189,13 @@ def _send(held: Sequence[_Loaded], plan: AddPlan) -> Steps[dict[int, AddResult]]
     for num_tried in itertools.count(1):
         if not held:
             break
-        files = [(picture_name(item.new.picture), item.data) for item in held]
+        outgoing = [OutgoingPicture(item.new.picture, item.data, item.record) for item in held]
         try:
-            items = yield send_pictures(plan.path, files, [item.record() for item in held])
+            answered: list[AddResult] = yield send_pictures(plan.path, outgoing)
         except TooLargeError as error:
             return {**results, **(yield from _send_halves(held, plan, error))}
         again: list[_Loaded] = []
-        for loaded, item in zip(held, items, strict=True):
-            result = AddResult.from_json(loaded.new.picture, item)
+        for loaded, result in zip(held, answered, strict=True):
             is_passing = result.problem is not None and result.problem.status in TRANSIENT_STATUSES
             if is_passing and num_tried < plan.retries.max_tries:
                 again.append(loaded)
@@ -220,7 +223,7 @@ def _is_stored(loaded: _Loaded) -> Steps[bool]:
         return False
     try:
         record: ImageRecord = yield get_image(loaded.new.id)
-    except (NotFoundError, InvalidRequestError, ForbiddenError):
+    except (NotFoundError, InvalidRequestError, ForbiddenError, ValueError):
         return False  # new; or an id that cannot be, which adding will say; or a key that may only write
     return (
         record.content_hash == hashlib.sha256(loaded.data).hexdigest()
@@ -239,5 +242,5 @@ def _normal(caption: str | None) -> str | None:
 
 
 def _unreadable(error: OSError | ValueError) -> Problem:
-    reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    return Problem("about:blank", "The picture cannot be read here", 0, f"cannot be read: {reason}")
+    detail = f"cannot be read: {error.strerror or error}" if isinstance(error, OSError) else str(error)
+    return Problem("about:blank", "The picture cannot be sent", 0, detail)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -14,6 +15,7 @@ from structxlip.client.call import Call
 from structxlip.client.pictures import Picture, picture_bytes, picture_name
 from structxlip.client.queries import Include, Negative, SketchKind, Term, given, search_options
 from structxlip.client.results import (
+    AddResult,
     Embeddings,
     Explanation,
     ImagePage,
@@ -256,23 +258,28 @@ def delete_watched(name: str, image_id: str) -> Call[None]:
 # Adding, which `adding.py` puts together
 
 
-def send_pictures(
-    path: str, pictures: Sequence[tuple[str, bytes]], records: Sequence[Mapping[str, Any]]
-) -> Call[list[Mapping[str, Any]]]:
-    """Send named files with one record each, to `/index` or to a watch list; returns one item each."""
+@dataclass(frozen=True, slots=True)
+class OutgoingPicture:
+    """A picture as it was given, the bytes of its file, and its record as JSON."""
 
-    def read(response: httpx.Response) -> list[Mapping[str, Any]]:
-        items: list[Mapping[str, Any]] = response.json()["items"]
-        if len(items) != len(pictures):
-            raise ValueError(f"{len(items)} items for {len(pictures)} pictures")
-        return items
+    picture: Picture
+    data: bytes
+    record: str
+
+
+def send_pictures(path: str, pictures: Sequence[OutgoingPicture]) -> Call[list[AddResult]]:
+    """Send pictures in one request, to `/index` or to a watch list; one result each, in their order."""
+
+    def read(response: httpx.Response) -> list[AddResult]:
+        items = response.json()["items"]
+        return [AddResult.from_json(sent.picture, item) for sent, item in zip(pictures, items, strict=True)]
 
     return Call(
         "POST",
         path,
         read,
-        files=[("files", name, data) for name, data in pictures],
-        form={"records": json.dumps(records)},
+        files=[("files", picture_name(sent.picture), sent.data) for sent in pictures],
+        form={"records": f"[{','.join(sent.record for sent in pictures)}]"},
     )
 
 

@@ -232,6 +232,23 @@ def test_files_that_vanish_are_results_too(client: Client, tmp_path: Path) -> No
     assert "received uint8 and shape (2, 2, 2)" in misshapen.problem.detail
 
 
+def test_records_that_cannot_be_cost_themselves_alone(client: Client) -> None:
+    data = plain_jpegs(1, seed=52)[0]
+    news = [
+        NewPicture(data, "good"),
+        NewPicture(data, "", {}),
+        NewPicture(data, ".."),
+        NewPicture(data, "a/b"),
+        NewPicture(data, "x" * 300),
+        NewPicture(data, "nan", {"price": float("nan")}),
+    ]
+    client.add(plain_jpegs(1, seed=53)[0], id="so that records are asked for")
+    results = list(client.add_many(news, skip_unchanged=True))
+    assert [result.status for result in results] == ["created", *["failed"] * 5]
+    assert results[-1].problem is not None
+    assert "no JSON" in results[-1].problem.detail
+
+
 def test_a_folder_that_is_none_is_said_before_anything_is_sent(client: Client, tmp_path: Path) -> None:
     with pytest.raises(NotADirectoryError, match="name each of them"):
         client.add_folder(tmp_path / "nowhere")

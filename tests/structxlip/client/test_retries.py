@@ -222,9 +222,10 @@ def test_a_proxys_error_page_keeps_its_status(flaky: FlakyService, flaky_client:
 
 
 def test_items_that_do_not_belong_to_the_pictures_are_no_result(flaky: FlakyService, flaky_client: Client) -> None:
-    flaky.will(created("a", "b"))
-    with pytest.raises(UnexpectedAnswerError):
-        flaky_client.add(b"x")
+    for answer in (created("a", "b"), created(), JSONResponse({"items": [{"name": "a"}]})):
+        flaky.will(answer)
+        with pytest.raises(UnexpectedAnswerError):
+            flaky_client.add(b"x")
 
 
 @given(num_tried=st.integers(1, 5000), cap=st.floats(0.01, 100), first=st.floats(0.001, 10))
