@@ -233,11 +233,15 @@ def image_edges(image_id: str) -> Call[bytes]:
 
 def list_watchlists() -> Call[tuple[Watchlist, ...]]:
     """Return every watch list with its size."""
-    return Call("GET", "/watchlists", lambda response: tuple(map(Watchlist.from_json, response.json())))
+    return Call("GET", "/watchlists", lambda response: tuple(map(Watchlist.from_json, response.json()["watchlists"])))
 
 
 def watched_images(name: str) -> Call[tuple[WatchedImage, ...]]:
-    """Return the pictures of a watch list."""
+    """Return the pictures of a watch list, oldest first.
+
+    Raises:
+        NotFoundError: If there is no such list.
+    """
     return Call(
         "GET",
         watchlist_path(name),
@@ -246,12 +250,20 @@ def watched_images(name: str) -> Call[tuple[WatchedImage, ...]]:
 
 
 def delete_watchlist(name: str) -> Call[None]:
-    """Delete a watch list and its pictures."""
+    """Stop watching for every picture of a list.
+
+    Raises:
+        NotFoundError: If there is no such list.
+    """
     return Call("DELETE", watchlist_path(name), _nothing, is_done_when_gone=True)
 
 
 def delete_watched(name: str, image_id: str) -> Call[None]:
-    """Delete one picture of a watch list."""
+    """Stop watching for one picture.
+
+    Raises:
+        NotFoundError: If the list has no such picture.
+    """
     return Call("DELETE", f"{watchlist_path(name)}/{_quoted(image_id)}", _nothing, is_done_when_gone=True)
 
 

@@ -77,7 +77,7 @@ def _negative(negative: Negative | None) -> list[dict[str, Any]] | None:
     if negative is None:
         return None
     terms = [negative] if isinstance(negative, str | Term) else negative
-    return [(Term(text=term) if isinstance(term, str) else term).to_json() for term in terms]
+    return [(Term(text=term) if isinstance(term, str) else term).to_json() for term in terms] or None
 
 
 def _base64(picture: Picture | None) -> str | None:

@@ -168,17 +168,25 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True)
 class Resemblance:
-    """A picture of a watch list that an added one resembles."""
+    """A picture of a watch list that an added one resembles.
+
+    Attributes:
+        structure_weight: At which the two resemble each other most.
+        confidence: None where the model carries no calibration.
+    """
 
     watchlist: str
     id: str
     score: float
     confidence: float | None
+    structure_weight: float | None = None
 
     @classmethod
     def from_json(cls, value: Json) -> Resemblance:
         """Read one resemblance."""
-        return cls(value["watchlist"], value["id"], value["score"], value.get("confidence"))
+        return cls(
+            value["watchlist"], value["id"], value["score"], value.get("confidence"), value.get("structure_weight")
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +323,7 @@ class Embeddings:
 
 @dataclass(frozen=True, slots=True)
 class Watchlist:
-    """A list of pictures that every added picture is checked against."""
+    """A named list of pictures that every picture added is held against."""
 
     name: str
     num_images: int
@@ -328,16 +336,20 @@ class Watchlist:
 
 @dataclass(frozen=True, slots=True)
 class WatchedImage:
-    """A picture of a watch list."""
+    """A picture of a watch list; ``created_at`` is in seconds since 1970."""
 
     id: str
-    metadata: Json
+    content_hash: str
+    media_type: str
+    width: int
+    height: int
     caption: str | None
+    created_at: float
 
     @classmethod
     def from_json(cls, value: Json) -> WatchedImage:
         """Read one picture."""
-        return cls(value["id"], value.get("metadata") or {}, value.get("caption"))
+        return cls(**{name: value[name] for name in cls.__dataclass_fields__})
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from starlette.responses import JSONResponse, Response
 
-from structxlip.client import Calibration, Client, NotFoundError, Term, calls
+from structxlip.client import Calibration, Client, NotFoundError, Term, WatchedImage, Watchlist, calls
 from structxlip.client.results import FieldValue, Pair, Phrase, Region
 from tests.support.flaky_service import FlakyService, problem
 from tests.support.pictures import jpeg, scene
@@ -68,6 +68,7 @@ ANSWER = {
             {"text": "x", "negative": [Term(image=PICTURE), "red", Term(image_id="b")]},
             {"text": "x", "negative": [{"image": ENCODED}, {"text": "red"}, {"image_id": "b"}], "limit": 10},
         ),
+        ({"text": "x", "negative": ()}, {"text": "x", "limit": 10}),
         (
             {"text": "x", "only_confident": True, "include": ["explanation"], "min_score": 0.0, "cursor": "c"},
             {
@@ -148,21 +149,30 @@ def test_a_calibration_is_read_and_its_absence_too(flaky: FlakyService, flaky_cl
 
 
 def test_what_an_added_picture_resembles_is_read(flaky: FlakyService, flaky_client: Client) -> None:
-    resemblance = {"watchlist": "logos", "id": "w", "score": 0.9, "confidence": 0.99}
+    resemblance = {"watchlist": "logos", "id": "w", "score": 0.9, "confidence": 0.99, "structure_weight": 1.0}
     flaky.will(JSONResponse({"items": [{"id": "a", "status": "created", "resembles": [resemblance]}]}))
     (found,) = flaky_client.add(PICTURE).resembles
     assert (found.watchlist, found.id, found.score, found.confidence) == ("logos", "w", 0.9, 0.99)
+    assert found.structure_weight == 1.0
 
 
 def test_the_paths_of_watch_lists(flaky: FlakyService, flaky_client: Client) -> None:
     flaky.will(JSONResponse({"items": [{"id": "w", "status": "created"}]}))
     (result,) = flaky_client.watchlists.add("our logos", [PICTURE])
     assert result.status == "created"
+    flaky.will(JSONResponse({"watchlists": [{"name": "our logos", "num_images": 1}]}))
+    assert flaky_client.watchlists.list() == (Watchlist("our logos", 1),)
+    watched: dict[str, Any] = {"id": "w", "content_hash": "h", "media_type": "image/png", "width": 3, "height": 2}
+    watched |= {"caption": None, "created_at": 1.5}
+    flaky.will(JSONResponse({"name": "our logos", "images": [watched]}))
+    assert flaky_client.watchlists.images("our logos") == (WatchedImage(**watched),)
     flaky.will(Response(status_code=204))
     flaky_client.watchlists.delete_image("our logos", "w/1")
     flaky_client.watchlists.delete("our logos")
     assert [(method, path) for method, path, *_ in flaky.requests] == [
         ("POST", "/watchlists/our%20logos"),
+        ("GET", "/watchlists"),
+        ("GET", "/watchlists/our%20logos"),
         ("DELETE", "/watchlists/our%20logos/w%2F1"),
         ("DELETE", "/watchlists/our%20logos"),
     ]
