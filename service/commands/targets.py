@@ -324,7 +324,7 @@ class HttpTarget:
 
     def search(self, query: Query) -> FoundPictures:
         """Find pictures."""
-        forms = {"text": query.text, "image": query.image, "sketch": query.sketch}
+        forms: dict[str, Any] = {"text": query.text, "image": query.image, "sketch": query.sketch}
         terms = [QueryTerm(**{name: value}) for name, value in forms.items() if value is not None]
         found = self._client.search(
             query=terms,
