@@ -23,6 +23,10 @@ from tests.support.server import ServiceProcess, running_service, start_service
 
 CONCURRENCY = 16
 MEMORY_BUDGET_BYTES = 900 * 2**20
+# What a real folder of pictures is full of: at least 1 % of everything sent is each of these. The other faults come thrice.
+COMMON_FAULTS = {"truncated.jpeg", "bomb.png", "1x1.png", "empty.jpg", "text-named.jpg"}
+# Kinds of good files that readers stumble over, by a part of their name; at least 1 % of everything sent is each of these.
+ODD_KINDS = ("cmyk", "-16.", "palette", "animated", "exif-", "-behind")
 
 
 def _peak_memory_bytes(service: ServiceProcess) -> int:
@@ -36,8 +40,14 @@ def _peak_memory_bytes(service: ServiceProcess) -> int:
 def test_every_bad_picture_gets_its_own_problem_and_every_good_one_is_stored(tmp_path: Path, tiny_model: str) -> None:
     service = start_service(tiny_model, tmp_path / "data", log=tmp_path / "log")
     good = [(picture.name, picture.data, None) for picture in good_pictures(600, seed=5)]
-    bad = [(f"{n}-{picture.name}", picture.data, picture.problem_type) for n in range(3) for picture in bad_pictures()]
+    bad = [
+        (f"{n}-{picture.name}", picture.data, picture.problem_type)
+        for picture in bad_pictures()
+        for n in range(8 if picture.name in COMMON_FAULTS else 3)
+    ]
     parcels = good + bad
+    for part in (*COMMON_FAULTS, *ODD_KINDS):
+        assert sum(part in name for name, _, _ in parcels) >= 0.01 * len(parcels), part
     random.Random(0).shuffle(parcels)
     before = _peak_memory_bytes(service)
     outcome, readiness = asyncio.run(_send_all(service.url, parcels))
