@@ -345,7 +345,7 @@ class InfoAnswer(AnswerModel):
     version: str
     model: dict[str, Any]
     collection: dict[str, Any]
-    limits: dict[str, float]
+    limits: dict[str, int | float]
     warnings: list[str]
 
 
