@@ -23,9 +23,9 @@ from tests.support.server import ServiceProcess, running_service, start_service
 
 CONCURRENCY = 16
 MEMORY_BUDGET_BYTES = 900 * 2**20
-# What a real folder of pictures is full of: at least 1 % of everything sent is each of these. The other faults come thrice.
+# What real folders are full of: at least 1 % of everything sent is each of these. The other faults come thrice.
 COMMON_FAULTS = {"truncated.jpeg", "bomb.png", "1x1.png", "empty.jpg", "text-named.jpg"}
-# Kinds of good files that readers stumble over, by a part of their name; at least 1 % of everything sent is each of these.
+# Good files that readers stumble over, by a part of their name: also at least 1 % each.
 ODD_KINDS = ("cmyk", "-16.", "palette", "animated", "exif-", "-behind")
 
 
