@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from service.problems import TooManyRequests
@@ -20,9 +20,10 @@ class _Waiter:
 class Admission:
     """Lets pictures in while the budget lasts; used from one event loop.
 
-    A request asks `refuse_when_full` once, before its pictures are read, and is told to come back (429). After that its
-    pictures wait for their turn in order, for a request that has begun should finish, and what it holds is given back
-    as it goes.
+    A request asks `refuse_when_full` before its pictures are read, and is told to come back (429). Once they are read
+    it announces them, which asks again. After that its pictures wait for their turn in order, for a request that has
+    begun should finish, and what it holds is given back as it goes. Pictures count from the announcement on: many
+    requests that arrive in one moment would else all find room before any picture has taken its place.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Admission:
         self._retry_after_seconds = retry_after_seconds
         self._on_rejected = on_rejected
         self._items = 0
+        self._announced = 0
         self._pixels = 0
         self._waiters: deque[_Waiter] = deque()
 
@@ -57,14 +59,29 @@ class Admission:
         Raises:
             TooManyRequests: With the time after which a place should be free.
         """
-        if self._items == 0 or (self._items < self._max_items and self._pixels < self._max_pixels):
+        num_items = max(self._items, self._announced)
+        if num_items == 0 or (num_items < self._max_items and self._pixels < self._max_pixels):
             return
-        self._on_rejected("queue_items" if self._items >= self._max_items else "queue_pixels")
+        self._on_rejected("queue_items" if num_items >= self._max_items else "queue_pixels")
         raise TooManyRequests(
-            f"The service is working on {self._items} pictures ({self._pixels / 1e6:.0f} megapixels) and takes no "
+            f"The service is working on {num_items} pictures ({self._pixels / 1e6:.0f} megapixels) and takes no "
             "more for now; retry after the time in the Retry-After header.",
             retry_after_seconds=self._retry_after_seconds(),
         )
+
+    @contextmanager
+    def announce(self, num_items: int) -> Iterator[None]:
+        """Count the pictures of one request until it is answered.
+
+        Raises:
+            TooManyRequests: While the budget is spent.
+        """
+        self.refuse_when_full()
+        self._announced += num_items
+        try:
+            yield
+        finally:
+            self._announced -= num_items
 
     @asynccontextmanager
     async def admit(self, pixels: int) -> AsyncIterator[None]:

@@ -93,6 +93,7 @@ class Embedder:
         self._encoder = encoder
         self._metrics = metrics
         self._deadline_seconds = settings.request_seconds
+        self._lane_seconds = {Lane.INTERACTIVE: settings.request_seconds, Lane.BULK: settings.add_seconds}
         self._limits = ImageLimits(max_bytes=settings.max_file_bytes, max_pixels=settings.max_pixels)
         self._decode_pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
         self._last_success = {"pictures": 0.0, "texts": 0.0}
@@ -154,7 +155,7 @@ class Embedder:
         async with self.admission.admit(pixels):
             facts, prepared = await self._in_pool(lambda: self._decode_and_prepare(data))
             appearance, structure = await self._pictures.submit(
-                prepared, pixels=prepared.edges.size, lane=lane, deadline_seconds=self._deadline_seconds
+                prepared, pixels=prepared.edges.size, lane=lane, deadline_seconds=self._lane_seconds[lane]
             )
         return EmbeddedPicture(facts, appearance, structure)
 

@@ -169,5 +169,6 @@ def test_the_demo_serves_adds_searches_and_stops(tmp_path: Path, tiny_model: str
     assert "60 created" in run.stdout
     assert run.stdout.count("/search: ") == 3
     assert "/docs" in run.stdout
+    assert "stopping" in run.stdout
     again = _run("demo", "--model", tiny_model, "--once", "--port", "0", cwd=tmp_path)
     assert "60 unchanged" in again.stdout
