@@ -20,7 +20,7 @@ def _run(*arguments: str | Path, cwd: Path | None = None, **environment: str) ->
         capture_output=True,
         text=True,
         cwd=cwd,
-        timeout=120,
+        timeout=400,
         env={**os.environ, "COLUMNS": "160", **environment},
     )
 
