@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from structxlip.captions.chunks import WindowChunker
 from structxlip.checkpoint import Provenance, save_checkpoint
@@ -401,9 +402,17 @@ def _extractor(
     return FeatureExtractor(encoder, config.loss, split, keep())
 
 
-def _autocast(run: Run) -> torch.autocast:
+@contextmanager
+def _autocast(run: Run) -> Iterator[None]:
     device = torch.device(run.learner.encoder.device).type
-    return torch.autocast(device, dtype=torch.bfloat16, enabled=run.config.regime.amp == "bf16")
+    is_mixed = run.config.regime.amp == "bf16"
+    with ExitStack() as precision:
+        if is_mixed and device == "cpu":
+            # torch's fused attention is slow backwards in bfloat16 on a CPU: more than half of a text tower's step.
+            # Matrix products train it 1.5 to 1.7 times faster (one core with AMX, torch 2.14, 2026-11-24).
+            precision.enter_context(sdpa_kernel(SDPBackend.MATH))
+        precision.enter_context(torch.autocast(device, dtype=torch.bfloat16, enabled=is_mixed))
+        yield
 
 
 def _modules(learner: Learner) -> nn.Module:
