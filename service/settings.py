@@ -50,6 +50,9 @@ class Settings(BaseSettings):
         600.0, gt=0, description="The same for each picture that is added: 128 waiting ones take a slow model minutes."
     )
 
+    max_cached_queries: int = Field(
+        2048, ge=0, description="Embedded texts, pictures and sketches of searches, kept in memory."
+    )
     max_batch_size: int = Field(32, ge=1)
     max_queue_items: int = Field(128, ge=1, description="Pictures (or texts) waiting; beyond it 429.")
     decode_threads: int | None = Field(None, ge=1, description="Default: one per core.")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from service.app import create_app, open_collection
 from service.commands.serve import KEEP_ALIVE_SECONDS
@@ -27,7 +27,7 @@ START_SECONDS = 120.0
 
 
 @contextmanager
-def serve_in_thread(app: FastAPI) -> Iterator[str]:
+def serve_in_thread(app: ASGIApp) -> Iterator[str]:
     """Serve ``app`` on a free port; yields its URL."""
     config = uvicorn.Config(
         app, host="127.0.0.1", port=0, log_config=None, lifespan="on", timeout_keep_alive=KEEP_ALIVE_SECONDS
