@@ -24,6 +24,13 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
+    backend: Literal["auto", "torch", "openvino"] = Field(
+        "auto", description="What runs the model; `auto` takes OpenVINO on a CPU where it is installed, else torch."
+    )
+    precision: Literal["f32", "bf16"] = Field(
+        "f32", description="Of matrix products; a part that bf16 would change too much stays in f32."
+    )
+    threads: int | None = Field(None, ge=1, description="Cores that one batch may use. Default: all.")
 
     api_keys: Path | None = Field(None, description="File of hashed keys, made by `structxlip keys create`.")
     allow_unauthenticated: bool = Field(
@@ -55,7 +62,9 @@ class Settings(BaseSettings):
     )
     max_batch_size: int = Field(32, ge=1)
     max_queue_items: int = Field(128, ge=1, description="Pictures (or texts) waiting; beyond it 429.")
-    decode_threads: int | None = Field(None, ge=1, description="Default: one per core.")
+    decode_threads: int | None = Field(
+        None, ge=1, description="Default: one per two cores, or one per core where the model runs on a GPU."
+    )
 
     engine: Literal["auto", "flat", "ivf_sq8", "hnsw", "numpy"] = "auto"
     snapshot_seconds: float = Field(60.0, gt=0, description="Longest time changes wait for a snapshot.")
