@@ -39,7 +39,7 @@ def add(
     """
     console = Console(stderr=True)
     sources = find_sources(paths)
-    with open_target(url=url, api_key=api_key, data=data, model=model, device=device) as target:
+    with open_target(url=url, api_key=api_key, data=data, model=model, device=device, is_bulk=True) as target:
         results = add_with_progress(target, sources, workers, batch_size, console)
     failures = print_summary(results, console)
     if report is not None:

@@ -106,9 +106,18 @@ class Target(Protocol):
 
 @contextmanager
 def open_target(
-    *, url: str | None, api_key: str | None, data: Path | None, model: str | None, device: str | None
+    *,
+    url: str | None,
+    api_key: str | None,
+    data: Path | None,
+    model: str | None,
+    device: str | None,
+    is_bulk: bool = False,
 ) -> Iterator[Target]:
-    """Open the service at ``url`` if one is given, else the collection in ``data`` with ``model``."""
+    """Open the service at ``url`` if one is given, else the collection in ``data`` with ``model``.
+
+    With ``is_bulk`` the model is made fast first, which takes longer than one query does without.
+    """
     if url is not None:
         if data is not None or model is not None:
             raise CommandError("give either --url (a running service) or --data and --model (a local collection)")
@@ -120,11 +129,12 @@ def open_target(
     import_without_compiler()
     from service.app import open_collection
     from service.commands.serve import load_settings
+    from service.model import load_model
     from structxlip.models import load_encoder
 
     given = {"data": data, "model": model, "device": device}
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})
-    encoder = load_encoder(settings.model, device=settings.device)
+    encoder = load_model(settings) if is_bulk else load_encoder(settings.model, device=settings.device)
     collection = open_collection(settings, encoder, wait=True)
     try:
         yield LocalTarget(encoder, collection, settings.max_file_bytes, settings.max_pixels)

@@ -20,7 +20,7 @@ def _run(*arguments: str | Path, cwd: Path | None = None, **environment: str) ->
         capture_output=True,
         text=True,
         cwd=cwd,
-        timeout=120,
+        timeout=400,
         env={**os.environ, "COLUMNS": "160", **environment},
     )
 
@@ -170,5 +170,6 @@ def test_the_demo_serves_adds_searches_and_stops(tmp_path: Path, tiny_model: str
     assert "60 created" in run.stdout
     assert run.stdout.count("/search: ") == 3
     assert "/docs" in run.stdout
+    assert "stopping" in run.stdout
     again = _run("demo", "--model", tiny_model, "--once", "--port", "0", cwd=tmp_path)
     assert "60 unchanged" in again.stdout
