@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from service.batching import Lane
@@ -24,9 +24,11 @@ class _Waiter:
 class Admission:
     """Lets pictures in while the budget lasts; used from one event loop.
 
-    A request asks `refuse_when_full` once, before its pictures are read, and is told to come back (429). After that its
-    pictures wait for their turn in order, for a request that has begun should finish, and what it holds is given back
-    as it goes. Pictures to search by go before pictures to add, and an eighth of the budget is kept for them.
+    A request asks `refuse_when_full` before its pictures are read, and is told to come back (429). Once they are read
+    it announces them, which asks again. After that its pictures wait for their turn in order, for a request that has
+    begun should finish, and what it holds is given back as it goes. Pictures count from the announcement on: many
+    requests that arrive in one moment would else all find room before any picture has taken its place. Pictures to
+    search by go before pictures to add, and an eighth of the budget is kept for them.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Admission:
         self._retry_after_seconds = retry_after_seconds
         self._on_rejected = on_rejected
         self._items = 0
+        self._announced = 0
         self._pixels = 0
         # In the order in which they are admitted.
         self._waiters: dict[Lane, deque[_Waiter]] = {Lane.INTERACTIVE: deque(), Lane.BULK: deque()}
@@ -63,14 +66,29 @@ class Admission:
             TooManyRequests: With the time after which a place should be free.
         """
         max_items, max_pixels = self._budget(lane)
-        if self._items == 0 or (self._items < max_items and self._pixels < max_pixels):
+        num_items = self._items if lane is Lane.INTERACTIVE else max(self._items, self._announced)
+        if num_items == 0 or (num_items < max_items and self._pixels < max_pixels):
             return
-        self._on_rejected("queue_items" if self._items >= max_items else "queue_pixels")
+        self._on_rejected("queue_items" if num_items >= max_items else "queue_pixels")
         raise TooManyRequests(
-            f"The service is working on {self._items} pictures ({self._pixels / 1e6:.0f} megapixels) and takes no "
+            f"The service is working on {num_items} pictures ({self._pixels / 1e6:.0f} megapixels) and takes no "
             "more for now; retry after the time in the Retry-After header.",
             retry_after_seconds=self._retry_after_seconds(),
         )
+
+    @contextmanager
+    def announce(self, num_items: int) -> Iterator[None]:
+        """Count the pictures of one request until it is answered.
+
+        Raises:
+            TooManyRequests: While the budget is spent.
+        """
+        self.refuse_when_full()
+        self._announced += num_items
+        try:
+            yield
+        finally:
+            self._announced -= num_items
 
     @asynccontextmanager
     async def admit(self, pixels: int, lane: Lane = Lane.BULK) -> AsyncIterator[None]:

@@ -86,7 +86,7 @@ def load_encoder(name: str, *, device: str = "auto", execution: Execution | None
         ConfigError: If the backend asked for does not run on the device.
     """
     device = resolve_device(device)
-    folder = _checkpoint_folder(name)
+    folder = checkpoint_folder(name)
     if folder is not None:
         encoder = load_checkpoint(folder, name=name, device=device)
     else:
@@ -100,7 +100,7 @@ def model_folder(name: str) -> Path | None:
     """Return the folder on this machine that a name stands for; `None` for a public model."""
     if name.startswith(LOCAL_PREFIX):
         return Path(name.removeprefix(LOCAL_PREFIX)).expanduser()
-    return None if name.startswith(HUB_PREFIX) or _is_public(name) else _checkpoint_folder(name)
+    return None if name.startswith(HUB_PREFIX) or _is_public(name) else checkpoint_folder(name)
 
 
 def load_plain_model(
@@ -173,8 +173,12 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def _checkpoint_folder(name: str) -> Path | None:
-    """Return the folder of a checkpoint of ours; `None` for the name of a plain open_clip model."""
+def checkpoint_folder(name: str) -> Path | None:
+    """Return the folder of a checkpoint of ours; `None` for the name of a plain open_clip model.
+
+    Raises:
+        UnknownModelError: If the name means nothing.
+    """
     if name in bundled_names():
         return BUNDLED / name
     path = Path(name.removeprefix(LOCAL_PREFIX)).expanduser()

@@ -15,6 +15,10 @@ from service.settings import Settings
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+# Longer than clients and proxies keep idle connections (httpx 5 s, nginx 60 s): whichever side closes first while
+# the other sends makes a request fail that nobody refused, and a client knows when it is about to send.
+KEEP_ALIVE_SECONDS = 75
+
 
 def serve(
     model: Annotated[str | None, typer.Option(help="Checkpoint or open_clip model. [env: STRUCTXLIP_MODEL]")] = None,
@@ -95,6 +99,7 @@ def _serve(app: FastAPI, settings: Settings) -> None:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=int(settings.request_seconds) + 5,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         lifespan="on",
     )
     # uvicorn drains on a signal and then raises it again for whoever handled it before: nobody, so that the end is 0.

@@ -37,6 +37,18 @@ def test_a_new_request_is_refused_while_the_items_are_spent() -> None:
     asyncio.run(scenario())
 
 
+def test_an_announced_picture_counts_before_it_has_its_place() -> None:
+    admission, reasons = _admission(max_items=4)
+    with admission.announce(3), admission.announce(64):
+        with pytest.raises(TooManyRequests), admission.announce(1):
+            pass
+        with pytest.raises(TooManyRequests):
+            admission.refuse_when_full()
+    with admission.announce(64):
+        pass
+    assert reasons == ["queue_items"] * 2
+
+
 def test_pixels_count_too() -> None:
     async def scenario() -> None:
         admission, reasons = _admission(max_pixels=10)
