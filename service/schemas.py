@@ -8,7 +8,16 @@ import json
 import unicodedata
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StrictBool,
+    model_validator,
+)
 
 MAX_METADATA_BYTES = 16 * 1024
 MAX_CAPTION_BYTES = 8 * 1024
@@ -254,7 +263,7 @@ class SearchOptions(RequestModel):
         description='For example `{"all": [{"field": "shop", "eq": "x"}, {"field": "price", "lt": 10}]}`.',
     )
     min_score: float | None = Field(None, ge=-1e6, le=1e6)
-    only_confident: bool = Field(
+    only_confident: StrictBool = Field(
         False, description="Leave out hits below the calibrated level; an error where the model carries none."
     )
     include: list[Literal["explanation"]] = Field(
@@ -348,7 +357,7 @@ class ExplainRequest(RequestModel):
     structure_weight: float | None = Field(
         None, ge=0, le=1, description="How much structure counts against appearance; default: the model's."
     )
-    overlay: bool = Field(False, description="Also draw the best pairs over the picture.")
+    overlay: StrictBool = Field(False, description="Also draw the best pairs over the picture.")
 
     @model_validator(mode="after")
     def check_one_picture(self) -> Self:
