@@ -8,7 +8,16 @@ import json
 import unicodedata
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StrictBool,
+    model_validator,
+)
 
 MAX_METADATA_BYTES = 16 * 1024
 MAX_CAPTION_BYTES = 8 * 1024
@@ -69,6 +78,8 @@ Base64Bytes = Annotated[
     BeforeValidator(_decoded_base64, json_schema_input_type=str),
     Field(json_schema_extra={"contentEncoding": "base64"}),
 ]
+# JSON has booleans of its own: `true` is no 1.
+Number = Annotated[float, Field(strict=True)]
 NormalText = Annotated[str, AfterValidator(_normal_text)]
 
 
@@ -232,7 +243,7 @@ class NegativeTerm(QueryForms):
 class QueryTerm(NegativeTerm):
     """One of several things that a query names: exactly one form, and its weight among the others."""
 
-    weight: float = Field(1.0, gt=0, le=1000)
+    weight: Number = Field(1.0, gt=0, le=1000)
 
 
 class SearchOptions(RequestModel):
@@ -241,7 +252,7 @@ class SearchOptions(RequestModel):
     negative: NegativeTerm | Annotated[list[NegativeTerm], Field(max_length=MAX_TERMS)] | None = Field(
         None, description="One term or a list: pictures that look like any of them are pushed down or left out."
     )
-    structure_weight: float | None = Field(
+    structure_weight: Number | None = Field(
         None,
         ge=0,
         le=1,
@@ -253,8 +264,8 @@ class SearchOptions(RequestModel):
         None,
         description='For example `{"all": [{"field": "shop", "eq": "x"}, {"field": "price", "lt": 10}]}`.',
     )
-    min_score: float | None = Field(None, ge=-1e6, le=1e6)
-    only_confident: bool = Field(
+    min_score: Number | None = Field(None, ge=-1e6, le=1e6)
+    only_confident: StrictBool = Field(
         False, description="Leave out hits below the calibrated level; an error where the model carries none."
     )
     include: list[Literal["explanation"]] = Field(
@@ -345,10 +356,10 @@ class ExplainRequest(RequestModel):
     text: Annotated[NormalText, Field(min_length=1)]
     image_id: ImageId | None = None
     image: Base64Bytes | None = None
-    structure_weight: float | None = Field(
+    structure_weight: Number | None = Field(
         None, ge=0, le=1, description="How much structure counts against appearance; default: the model's."
     )
-    overlay: bool = Field(False, description="Also draw the best pairs over the picture.")
+    overlay: StrictBool = Field(False, description="Also draw the best pairs over the picture.")
 
     @model_validator(mode="after")
     def check_one_picture(self) -> Self:
