@@ -21,7 +21,7 @@ from service.metrics import Metrics, MetricsMiddleware
 from service.problems import MEDIA_TYPE as PROBLEM_MEDIA_TYPE
 from service.problems import Problem, install_problem_handlers
 from service.remote_images import RemoteImages
-from service.routers import adding, embeddings, images, searching, system
+from service.routers import adding, embeddings, images, page, searching, system
 from service.schemas import AnsweredProblem
 from service.security import KeyStore, install_security
 from service.settings import Settings
@@ -72,6 +72,7 @@ def create_app(
     )
     for router in (adding.router, searching.router, images.router, embeddings.router, system.router):
         app.include_router(router, responses=PROBLEM_RESPONSES)
+    app.include_router(page.create_router())
     install_collection_problems(app)
     # The last added stands outermost: problems > metrics > security > CORS > routes.
     if settings.cors_origins:

@@ -204,6 +204,8 @@ class HitOut(AnswerModel):
     confidence: float | None = Field(description="`null` where the model carries no calibration.")
     metadata: dict[str, JsonValue]
     caption: str | None
+    width: int = Field(description="Of the original, upright: a gallery can be laid out before pictures arrive.")
+    height: int
     links: ImageLinks
 
 

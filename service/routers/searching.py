@@ -123,5 +123,7 @@ def _hit(hit: SearchHit, query: TwoViewQuery) -> HitOut:
         confidence=None,
         metadata=dict(hit.record.metadata),
         caption=hit.record.caption,
+        width=hit.record.width,
+        height=hit.record.height,
         links=image_links(hit.record.id),
     )
