@@ -53,11 +53,15 @@ export function toFragment(query) {
   return parameters.toString();
 }
 
+const COUNTED = /^(0\.5|1|2)\*/;
+
 function termParameter(term) {
-  const suffix = term.counts === 1 ? "" : `*${term.counts}`;
-  if (term.kind === "image") return ["like", term.id + suffix];
-  if (term.kind === "picture") return ["picture", term.key + suffix];
-  return ["sketch", packStrokes(term.strokes) + suffix];
+  const [name, body] = {
+    image: () => ["like", term.id],
+    picture: () => ["picture", term.key],
+    sketch: () => ["sketch", packStrokes(term.strokes)],
+  }[term.kind]();
+  return [name, term.counts !== 1 || COUNTED.test(body) ? `${term.counts}*${body}` : body];
 }
 
 /** Read `toFragment`'s form; parts that make no sense are left out, since anybody may write an address. */
@@ -79,8 +83,8 @@ export function fromFragment(fragment) {
 }
 
 function readTerm(name, value) {
-  const [, body, factor] = /^(.*?)(?:\*(0\.5|1|2))?$/s.exec(value);
-  const counts = factor ? Number(factor) : 1;
+  const counts = Number(COUNTED.exec(value)?.[1] ?? 1);
+  const body = value.replace(COUNTED, "");
   if (!body) return null;
   if (name === "like") return { kind: "image", id: body, counts };
   if (name === "picture") return { kind: "picture", key: body, counts };
