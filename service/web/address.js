@@ -7,13 +7,24 @@ const BURST_MILLISECONDS = 2500;
 export class Address {
   #burst = null;
   #burstEnds = 0;
+  #isReturning = false;
+  #waiting = null; // what to show when the way back is done
 
   /** `onNavigate(query)` is called when the user goes back or forth, or edits the address. */
   constructor(onNavigate) {
     addEventListener("popstate", () => {
       this.settle();
-      onNavigate(this.read());
+      this.#isReturning = false;
+      if (this.#waiting === null) onNavigate(this.read());
+      else this.show(this.#waiting);
+      this.#waiting = null;
     });
+  }
+
+  /** Go to the entry before. The browser takes a moment for it; what is shown meanwhile comes on top of that entry. */
+  back() {
+    this.#isReturning = true;
+    history.back();
   }
 
   /** The query of the current address. */
@@ -28,6 +39,10 @@ export class Address {
    * history; without a burst each change is an entry of its own.
    */
   show(query, burst = null) {
+    if (this.#isReturning) {
+      this.#waiting = query;
+      return;
+    }
     const fragment = toFragment(query);
     if (fragment === location.hash.replace(/^#/, "")) return;
     const address = fragment ? `#${fragment}` : location.pathname + location.search;

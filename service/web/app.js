@@ -251,8 +251,10 @@ function openDetail(id) {
 function detailClosed() {
   if (query.shown === null) return;
   const closed = query.shown;
-  if (returnsToHistory) history.back();
-  else change({ shown: null });
+  if (returnsToHistory) {
+    query = withParts(query, { shown: null });
+    address.back();
+  } else change({ shown: null });
   returnsToHistory = false;
   gallery.focus(closed);
 }

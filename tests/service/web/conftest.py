@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from service.settings import Settings
 from structxlip.encoder import TwoViewEncoder
@@ -30,7 +30,7 @@ CHROMIUM_ARGUMENTS = (
 )
 DESKTOP = {"width": 1280, "height": 800}
 # Every wait in these tests ends with what it waits for; this is for a machine that is busy with something else.
-PATIENCE_MILLISECONDS = 30_000
+PATIENCE_MILLISECONDS = 20_000
 
 
 # Of this package and no longer: while playwright runs, its event loop is the thread's running one.
@@ -40,6 +40,7 @@ def browser() -> Iterator[Browser]:
     if not Path(CHROMIUM).exists():
         pytest.skip("needs Chromium: apt-get install chromium")
     with sync_playwright() as playwright:
+        expect.set_options(timeout=PATIENCE_MILLISECONDS)
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_ARGUMENTS))
         yield browser
         browser.close()
