@@ -26,7 +26,7 @@ from benchmarks import service_process
 from benchmarks.results import summarise_milliseconds, write_result
 from benchmarks.stored_vectors import fill_collection
 from index.local import LocalCollection
-from service.search import TwoViewQuery
+from service.search.queries import TwoViewQuery
 from structxlip.encoder import TwoViewEncoder
 from structxlip.models import load_encoder
 

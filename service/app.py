@@ -23,6 +23,7 @@ from service.problems import Problem, install_problem_handlers
 from service.remote_images import RemoteImages
 from service.routers import adding, embeddings, images, page, searching, system
 from service.schemas import AnsweredProblem
+from service.search.cache import QueryCache
 from service.security import KeyStore, install_security
 from service.settings import Settings
 from service.state import ServiceState
@@ -101,6 +102,9 @@ def _lifespan(
             metrics=metrics,
             remote_images=RemoteImages.from_settings(settings),
             upload_budget=BytesBudget(settings.max_inflight_bytes),
+            query_cache=QueryCache(
+                settings.max_cached_queries, lambda result: metrics.query_cache_total.labels(result).inc()
+            ),
         )
         logger.info("service_started", model=encoder.name, fingerprint=encoder.fingerprint)
         try:

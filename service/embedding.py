@@ -1,8 +1,8 @@
 """Pictures and texts to vectors: decode in a thread pool, prepare, queue, encode in batches.
 
 The order for a picture is header → budget → decode (off the event loop) → resize and edge map → batch queue → model.
-Bytes that cannot become a picture never reach the queue. Pictures and texts have a queue each, so that a sentence
-never waits behind a batch of pictures.
+Bytes that cannot become a picture never reach the queue. Pictures, texts and sketches have a queue each, so that a
+sentence or a drawing never waits behind a batch of pictures.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,10 @@ from service.admission import Admission
 from service.batching import Batcher, Lane
 from service.images import DecodedImage, ImageLimits, decode_image, inspect_image
 from service.metrics import Metrics
+from service.problems import InvalidRequest
 from service.settings import Settings
 from structxlip.encoder import PreparedImage, PreparedText, TwoViewEncoder
+from structxlip.sketch import WORKING_SIDE, EmptySketchError
 
 Vector = NDArray[np.float32]
 ResultT = TypeVar("ResultT")
@@ -112,6 +114,14 @@ class Embedder:
             max_queue_pixels=1,
             observer=QueueMetrics(metrics, "texts"),
         )
+        self._sketches = Batcher(
+            self._encode_sketches,
+            name="sketches",
+            max_batch_size=settings.max_batch_size,
+            max_queue_items=settings.max_queue_items,
+            max_queue_pixels=settings.max_queue_items * encoder.image_size**2,
+            observer=QueueMetrics(metrics, "sketches"),
+        )
         self.admission = Admission(
             max_items=settings.max_queue_items,
             max_pixels=settings.max_inflight_pixels,
@@ -119,21 +129,25 @@ class Embedder:
             on_rejected=lambda reason: metrics.rejected_total.labels(reason).inc(),
         )
 
+    @property
+    def _queues(self) -> tuple[Batcher[Any, Any], ...]:
+        return self._pictures, self._texts, self._sketches
+
     def start(self) -> None:
         """Start the model's worker threads."""
-        self._pictures.start()
-        self._texts.start()
+        for queue in self._queues:
+            queue.start()
 
     def close(self) -> None:
         """Finish what is queued, then stop the threads."""
         self._decode_pool.shutdown(wait=True)
-        self._pictures.close(drain=True, timeout=self._deadline_seconds)
-        self._texts.close(drain=True, timeout=self._deadline_seconds)
+        for queue in self._queues:
+            queue.close(drain=True, timeout=self._deadline_seconds)
 
     @property
     def is_alive(self) -> bool:
-        """Both workers run; a worker that died takes readiness with it."""
-        return self._pictures.is_alive and self._texts.is_alive
+        """Every worker runs; one that died takes readiness with it."""
+        return all(queue.is_alive for queue in self._queues)
 
     def seconds_since_success(self) -> float:
         """Time since the staler of the two queues last produced a vector."""
@@ -162,6 +176,20 @@ class Embedder:
         """Embed one text and its structural part."""
         return await self._texts.submit(text, pixels=0, lane=lane, deadline_seconds=self._deadline_seconds)
 
+    async def embed_sketch(self, data: bytes, *, lane: Lane = Lane.INTERACTIVE) -> Vector:
+        """Decode a drawing and embed its lines; returns the structure vector.
+
+        Raises:
+            Problem: As `embed_picture`.
+            InvalidRequest: If it has no strokes.
+        """
+        header = inspect_image(data, self._limits)
+        async with self.admission.admit(header.width * header.height):
+            edges = await self._in_pool(lambda: self._decode_sketch(data))
+            return await self._sketches.submit(
+                edges, pixels=edges.size, lane=lane, deadline_seconds=self._deadline_seconds
+            )
+
     async def edge_map(self, data: bytes) -> NDArray[np.uint8]:
         """Return the edge map of a file as the model sees it, shape ``(S, S)``."""
         _, prepared = await self._in_pool(lambda: self._decode_and_prepare(data))
@@ -181,6 +209,19 @@ class Embedder:
             prepared = self._encoder.prepare_image(decoded.rgb)
         facts = PictureFacts(decoded.content_hash, decoded.media_type, decoded.width, decoded.height)
         return facts, prepared
+
+    def _decode_sketch(self, data: bytes) -> NDArray[np.uint8]:
+        with self._metrics.decode_seconds.time():
+            decoded = decode_image(data, self._limits, min_side=max(WORKING_SIDE, self._encoder.image_size))
+        try:
+            with self._metrics.edge_seconds.time():
+                return self._encoder.prepare_sketch(decoded.rgb)
+        except EmptySketchError as error:
+            raise InvalidRequest(str(error)) from error
+
+    def _encode_sketches(self, edges: Sequence[NDArray[np.uint8]]) -> list[Vector]:
+        with self._metrics.encode_seconds.labels("structure", "sketch").time():
+            return list(self._encoder.encode_edge_maps(edges))
 
     def _encode_pictures(self, images: Sequence[PreparedImage]) -> list[tuple[Vector, Vector]]:
         with self._metrics.encode_seconds.labels("both", "picture").time():

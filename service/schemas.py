@@ -6,13 +6,14 @@ import base64
 import binascii
 import json
 import unicodedata
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
 MAX_METADATA_BYTES = 16 * 1024
 MAX_CAPTION_BYTES = 8 * 1024
 MAX_RESULTS = 1000
+MAX_TERMS = 8
 
 
 def _printable_id(value: str) -> str:
@@ -149,17 +150,56 @@ class IndexAnswer(AnswerModel):
 # POST /search
 
 
-class SearchRequest(RequestModel):
-    """A query: words, a picture, or a stored picture's id."""
+QUERY_FORMS = ("text", "image", "image_id", "sketch")
+
+
+def _given(model: BaseModel, names: tuple[str, ...]) -> list[str]:
+    return [name for name in names if getattr(model, name) is not None]
+
+
+def _require_one(model: BaseModel, names: tuple[str, ...]) -> None:
+    given = _given(model, names)
+    if len(given) != 1:
+        listed = f"{', '.join(names[:-1])} and {names[-1]}"
+        raise ValueError(f"give exactly one of {listed}; received {' and '.join(given) or 'none'}")
+
+
+class QueryForms(RequestModel):
+    """What can be looked for."""
 
     text: NormalText | None = Field(None, min_length=1)
-    image: Base64Bytes | None = None
-    image_id: ImageId | None = None
+    image: Base64Bytes | None = Field(None, description="A picture, in base64.")
+    image_id: ImageId | None = Field(None, description="A stored picture.")
+    sketch: Base64Bytes | None = Field(None, description="Strokes on any ground, as a picture in base64.")
+
+
+class NegativeTerm(QueryForms):
+    """What hits must not look like: exactly one form."""
+
+    @model_validator(mode="after")
+    def check_one_form(self) -> Self:
+        """Exactly one form is given."""
+        _require_one(self, QUERY_FORMS)
+        return self
+
+
+class QueryTerm(NegativeTerm):
+    """One of several things that a query names: exactly one form, and its weight among the others."""
+
+    weight: float = Field(1.0, gt=0, le=1000)
+
+
+class SearchOptions(RequestModel):
+    """Everything about a search but what is looked for."""
+
+    negative: NegativeTerm | Annotated[list[NegativeTerm], Field(max_length=MAX_TERMS)] | None = Field(
+        None, description="One term or a list: pictures that look like any of them are pushed down or left out."
+    )
     structure_weight: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="How much structure counts against appearance; default: the model's.",
+        description="How much structure counts against appearance; default: the model's, and 1 for a sketch.",
     )
     limit: int = Field(10, ge=1, le=MAX_RESULTS)
     cursor: str | None = Field(None, max_length=500)
@@ -168,15 +208,40 @@ class SearchRequest(RequestModel):
         description='For example `{"all": [{"field": "shop", "eq": "x"}, {"field": "price", "lt": 10}]}`.',
     )
     min_score: float | None = Field(None, ge=-1e6, le=1e6)
+    only_confident: bool = Field(
+        False, description="Leave out hits below the calibrated level; an error where the model carries none."
+    )
+    include: list[Literal["explanation"]] = Field(
+        [], max_length=4, description="What to add to each hit; `explanation` needs a query with words."
+    )
+
+    @property
+    def negatives(self) -> list[NegativeTerm]:
+        """The negatives as a list."""
+        if self.negative is None:
+            return []
+        return self.negative if isinstance(self.negative, list) else [self.negative]
+
+
+class SearchRequest(SearchOptions, QueryForms):
+    """A query: words, a picture, a stored picture's id, a sketch, or a weighted list of these."""
+
+    query: Annotated[list[QueryTerm], Field(min_length=1, max_length=MAX_TERMS)] | None = Field(
+        None, description="Several of these together, each with its weight."
+    )
 
     @model_validator(mode="after")
-    def check_one_query(self) -> SearchRequest:
+    def check_one_query(self) -> Self:
         """Exactly one form of query is given."""
-        given = [name for name in ("text", "image", "image_id") if getattr(self, name) is not None]
-        if len(given) != 1:
-            found = " and ".join(given) or "none"
-            raise ValueError(f"give exactly one of text, image and image_id; received {found}")
+        _require_one(self, (*QUERY_FORMS, "query"))
         return self
+
+    @property
+    def terms(self) -> list[QueryTerm]:
+        """The query as a list of terms."""
+        if self.query is not None:
+            return self.query
+        return [QueryTerm.model_construct(weight=1.0, **{name: getattr(self, name) for name in QUERY_FORMS})]
 
 
 class ViewScores(AnswerModel):
@@ -195,25 +260,67 @@ class ImageLinks(AnswerModel):
     edges: str
 
 
+class Phrase(AnswerModel):
+    """A piece of the query's words: `text[start:end]`, in characters of the text that was asked with."""
+
+    text: str
+    start: int
+    end: int
+
+
+class RegionOut(AnswerModel):
+    """A part of a picture."""
+
+    box: tuple[float, float, float, float] = Field(
+        description="Left, top, right, bottom as shares of the picture's width and height."
+    )
+
+
+class PhrasePair(AnswerModel):
+    """A phrase and the region that meets it best."""
+
+    phrase: int
+    region: int
+    similarity: float
+
+
+class Explanation(AnswerModel):
+    """Which phrase meets which region, and how well."""
+
+    phrases: list[Phrase]
+    regions: list[RegionOut]
+    similarities: list[list[float]] = Field(description="One row for each phrase, one number for each region.")
+    pairs: list[PhrasePair] = Field(description="The best region of each phrase, best first.")
+
+
 class HitOut(AnswerModel):
     """One found picture."""
 
     id: str
     score: float
     scores: ViewScores
-    confidence: float | None = Field(description="`null` where the model carries no calibration.")
+    confidence: float | None = Field(
+        description="Probability that a hit which stands so far above chance is a match; `null` without a calibration."
+    )
     metadata: dict[str, JsonValue]
     caption: str | None
     width: int = Field(description="Of the original, upright: a gallery can be laid out before pictures arrive.")
     height: int
     links: ImageLinks
+    explanation: Explanation | None = Field(None, description="Where it was asked for.")
 
 
 class SearchAnswer(AnswerModel):
     """Hits, best first."""
 
     hits: list[HitOut]
-    no_match: bool | None = Field(description="`null` where the model carries no calibration.")
+    no_match: bool | None = Field(
+        description="Nothing in the collection clears the calibrated level; `null` where the model carries none."
+    )
+    false_accept_rate: float | None = Field(
+        description="Share of queries without a match that clear the level all the same, as calibrated."
+    )
+    num_excluded: int = Field(description="Candidates that a negative left out, on this page.")
     structure_weight: float
     structural_text: str | None = Field(description="What the structural view read of a text query.")
     cursor: str | None
@@ -341,6 +448,16 @@ class OpenAiEmbeddingAnswer(AnswerModel):
 # /info, /healthz, /readyz
 
 
+class CalibrationOut(AnswerModel):
+    """How matches are told from chance."""
+
+    is_calibrated: bool
+    false_accept_rate: float | None = Field(description="Share of queries without a match that find one all the same.")
+    level: float | None = Field(
+        description="The confidence at which a hit counts as a match: of words, at the default structure weight."
+    )
+
+
 class InfoAnswer(AnswerModel):
     """The model, the collection and the limits."""
 
@@ -348,6 +465,8 @@ class InfoAnswer(AnswerModel):
     model: dict[str, Any]
     collection: dict[str, Any]
     limits: dict[str, float]
+    calibration: CalibrationOut
+    features: list[str] = Field(description="What this service can do; a client offers nothing else.")
     warnings: list[str]
 
 

@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     upload_seconds: float = Field(120.0, gt=0, description="Longest time one request body may take to arrive.")
     request_seconds: float = Field(30.0, gt=0, description="Work that would start later than this is dropped.")
 
+    max_cached_queries: int = Field(
+        2048, ge=0, description="Embedded texts, pictures and sketches of searches, kept in memory."
+    )
     max_batch_size: int = Field(32, ge=1)
     max_queue_items: int = Field(128, ge=1, description="Pictures (or texts) waiting; beyond it 429.")
     decode_threads: int | None = Field(None, ge=1, description="Default: one per core.")

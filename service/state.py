@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 from fastapi import Depends, Request
 
@@ -13,6 +13,7 @@ from service.embedding import Embedder
 from service.metrics import Metrics
 from service.problems import NotReady
 from service.remote_images import RemoteImages
+from service.search.cache import QueryCache
 from service.settings import Settings
 from service.uploads import BytesBudget, UploadLimits
 from structxlip.encoder import TwoViewEncoder
@@ -31,6 +32,7 @@ class ServiceState:
     metrics: Metrics
     remote_images: RemoteImages
     upload_budget: BytesBudget
+    query_cache: QueryCache[Any]
     started_at: float = field(default_factory=time.monotonic)
 
     @property

@@ -24,11 +24,13 @@ from pydantic import JsonValue
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from structxlip.calibration import MatchCalibration
 from structxlip.captions import CaptionFilter
 from structxlip.edge_branch import EdgeBranchConfig, build_edge_branch
 from structxlip.edges import EdgeDetector
 from structxlip.errors import EncodingError, UnsupportedModelError
 from structxlip.preprocessing import Preprocessing
+from structxlip.sketch import sketch_to_edges
 from structxlip.text_tower import TextTower
 from structxlip.tokenizer import TextTokenizer
 
@@ -87,6 +89,7 @@ class EncoderCard:
         fingerprint: Vectors may be compared only where it is equal.
         default_structure_weight: Share of the structure score, 0 to 1, when a query does not choose.
         structure_is_trained: Whether the structural view was trained, or comes as it is with a plain model.
+        calibration: Tells matches from chance, where it was made.
         details: Anything else worth telling, for the model card.
     """
 
@@ -94,6 +97,7 @@ class EncoderCard:
     fingerprint: str = ""
     default_structure_weight: float = 0.0
     structure_is_trained: bool = False
+    calibration: MatchCalibration | None = None
     details: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
@@ -165,6 +169,11 @@ class TwoViewEncoder:
         return self.card.structure_is_trained
 
     @property
+    def calibration(self) -> MatchCalibration | None:
+        """What tells matches from chance; `None` where the model carries none."""
+        return self.card.calibration
+
+    @property
     def image_size(self) -> int:
         """The side of the model's square input, in pixels."""
         return self.preprocessing.image_size
@@ -185,6 +194,15 @@ class TwoViewEncoder:
         """
         resized = self.preprocessing.resize(rgb)
         return PreparedImage(rgb=resized, edges=self.edge_detector.detect(resized))
+
+    def prepare_sketch(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Turn a drawing on any ground into an edge map, uint8 `(S, S)`, for `encode_edge_maps`.
+
+        Raises:
+            EmptySketchError: If it has no strokes.
+            ValueError: If the array is not a picture.
+        """
+        return sketch_to_edges(rgb, self.preprocessing, self.edge_detector)
 
     def prepare_text(self, text: str) -> PreparedText:
         """Find the structural part of a text and tokenize both."""

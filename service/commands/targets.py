@@ -122,7 +122,7 @@ class LocalTarget:
     def search(self, text: str, *, structure_weight: float | None, limit: int, filter: JsonValue) -> list[FoundPicture]:
         """Find pictures by words."""
         from index.filters import parse_filter
-        from service.search import TwoViewQuery
+        from service.search.queries import TwoViewQuery
 
         weight = self._encoder.default_structure_weight if structure_weight is None else structure_weight
         embedded = self._encoder.encode_texts([self._encoder.prepare_text(text)])

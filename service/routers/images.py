@@ -14,7 +14,7 @@ from service.conditional import holds_current
 from service.images import encode_png, make_thumbnail
 from service.links import image_links
 from service.problems import InvalidRequest, MalformedRequest, NotFound
-from service.routers.searching import read_filter
+from service.querying import read_filter
 from service.schemas import MAX_RESULTS, ImageListAnswer, ImageOut, ImagePatch
 from service.security import require
 from service.state import ReadyState, ServiceState
