@@ -66,7 +66,7 @@ start();
 async function start() {
   try {
     const info = await api.info();
-    features = new Set(Array.isArray(info.features) ? info.features : Object.keys(info.features ?? {}).filter((name) => info.features[name]));
+    features = new Set(info.features);
     usedWeight = info.model.default_structure_weight ?? 0;
     byId("gallery").dataset.fit = byId("detail").dataset.fit = info.model.preprocessing?.resize_mode ?? "squash";
     adding.setLimits(info.limits);
@@ -81,9 +81,9 @@ async function start() {
 
 function offerFeatures(info) {
   byId("open-sketch").hidden = !features.has("sketch");
-  byId("without-group").hidden = !features.has("negative");
+  byId("without-group").hidden = !features.has("negatives");
   byId("only-confident").hidden = !info.calibration?.is_calibrated;
-  detail.features = { explain: features.has("explain"), exclude: features.has("negative"), combine: features.has("query") };
+  detail.features = { explain: features.has("explain"), exclude: features.has("negatives"), combine: features.has("weighted_queries") };
 }
 
 async function refreshCollection() {
@@ -349,8 +349,8 @@ async function searchByPicture(file) {
   const key = await pictures.keep(file);
   const term = { kind: "picture", key, counts: 1 };
   // Words stay beside it where the service can search by both.
-  const others = features.has("query") ? query.terms.filter((other) => other.kind !== "picture") : [];
-  change({ words: features.has("query") ? query.words : "", terms: [...others, term], shown: null });
+  const others = features.has("weighted_queries") ? query.terms.filter((other) => other.kind !== "picture") : [];
+  change({ words: features.has("weighted_queries") ? query.words : "", terms: [...others, term], shown: null });
 }
 
 function setSketch(strokes) {

@@ -45,7 +45,7 @@ export class Terms {
       term.kind === "sketch"
         ? make("button", { class: "term-edit", type: "button", "aria-label": "Change the sketch", on: { click: this.onEditSketch } }, image)
         : image;
-    return make("li", { class: `term ${term.kind}` }, preview, isMany ? this.#counts(term, terms, name) : null, remove);
+    return make("li", { class: "term" }, preview, isMany ? this.#counts(term, terms, name) : null, remove);
   }
 
   #counts(term, terms, name) {
