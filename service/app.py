@@ -71,7 +71,14 @@ def create_app(
         lifespan=_lifespan(settings, metrics, encoder, collection),
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
-    for router in (adding.router, searching.router, images.router, embeddings.router, system.router):
+    for router in (
+        adding.router,
+        searching.router,
+        images.fields_router,
+        images.router,
+        embeddings.router,
+        system.router,
+    ):
         app.include_router(router, responses=PROBLEM_RESPONSES)
     app.include_router(page.create_router())
     install_collection_problems(app)

@@ -448,6 +448,32 @@ class OpenAiEmbeddingAnswer(AnswerModel):
 # /info, /healthz, /readyz
 
 
+class FieldValue(AnswerModel):
+    """A value that pictures have."""
+
+    value: str | bool | int | float
+    num_images: int
+
+
+class FieldOut(AnswerModel):
+    """One field of the metadata."""
+
+    name: str | list[str] = Field(
+        description="As a filter's `field` takes it: a list of keys where one of them contains a dot."
+    )
+    kinds: list[Literal["string", "number", "boolean"]]
+    num_images: int
+    values: list[FieldValue] = Field(description="The commonest, most frequent first.")
+    min: float | None
+    max: float | None
+
+
+class FieldsAnswer(AnswerModel):
+    """What metadata the collection holds."""
+
+    fields: list[FieldOut]
+
+
 class CalibrationOut(AnswerModel):
     """How matches are told from chance."""
 

@@ -83,7 +83,7 @@ def load_encoder(name: str, *, device: str = "auto") -> TwoViewEncoder:
         UnsupportedModelError: If two views cannot be made from the model.
     """
     device = resolve_device(device)
-    if (folder := _checkpoint_folder(name)) is not None:
+    if (folder := checkpoint_folder(name)) is not None:
         return load_checkpoint(folder, name=name, device=device)
     return load_plain_model(name, device=device)
 
@@ -158,8 +158,12 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def _checkpoint_folder(name: str) -> Path | None:
-    """Return the folder of a checkpoint of ours; `None` for the name of a plain open_clip model."""
+def checkpoint_folder(name: str) -> Path | None:
+    """Return the folder of a checkpoint of ours; `None` for the name of a plain open_clip model.
+
+    Raises:
+        UnknownModelError: If the name means nothing.
+    """
     if name in bundled_names():
         return BUNDLED / name
     path = Path(name.removeprefix(LOCAL_PREFIX)).expanduser()

@@ -280,6 +280,21 @@ class FreezingConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
+class CalibrationConfig:
+    """What a finished run is given to tell matches from chance (see `structxlip.calibration`).
+
+    Attributes:
+        num_background: Training pictures that scores are compared with; 0 for no calibration.
+        num_queries: Validation pictures that queries are made of, and so are their captions, copies and sketches.
+        false_accept_rate: Share of queries without a match that may find one all the same.
+    """
+
+    num_background: Annotated[int, Field(ge=0)] = 512
+    num_queries: Count = 500
+    false_accept_rate: Annotated[float, Field(gt=0, lt=1)] = 0.05
+
+
+@dataclass(frozen=True, config=STRICT)
 class EvaluationConfig:
     """When and how to measure.
 
@@ -334,6 +349,7 @@ class TrainConfig:
     regime: RegimeConfig = RegimeConfig()
     freezing: FreezingConfig = FreezingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    calibration: CalibrationConfig = CalibrationConfig()
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -331,6 +331,7 @@ def _what_counts(tree: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, dict)
         else value
         for section, value in tree.items()
+        if section != "calibration"  # comes after the last step
     }
 
 

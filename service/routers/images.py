@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import anyio.to_thread
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import JsonValue
 
 from index.collection import ImageRecord
+from index.filters import Kind
+from index.metadata_summary import FieldSummary
 from service.bodies import body_documentation, json_body
 from service.conditional import holds_current
 from service.images import encode_png, make_thumbnail
 from service.links import image_links
 from service.problems import InvalidRequest, MalformedRequest, NotFound
 from service.querying import read_filter
-from service.schemas import MAX_RESULTS, ImageListAnswer, ImageOut, ImagePatch
+from service.schemas import MAX_RESULTS, FieldOut, FieldsAnswer, FieldValue, ImageListAnswer, ImageOut, ImagePatch
 from service.security import require
 from service.state import ReadyState, ServiceState
 from service.uploads import parse_json
 
 router = APIRouter(prefix="/images", tags=["pictures"])
+fields_router = APIRouter(tags=["pictures"])
 
 ImageIdPath = Annotated[str, Path(min_length=1, max_length=200, description="The picture's id.")]
+KIND_NAMES: dict[Kind, Literal["string", "number", "boolean"]] = {
+    Kind.TEXT: "string",
+    Kind.NUMBER: "number",
+    Kind.BOOLEAN: "boolean",
+}
 THUMBNAIL_SIDES = (64, 1024)
 # An id can be given to other content later, so a copy must be checked again before use.
 CACHE_HEADERS = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
@@ -42,6 +50,13 @@ async def list_images(
     )
     total = await anyio.to_thread.run_sync(state.collection.count, filter_tree)
     return ImageListAnswer(images=[_image_out(record) for record in page.items], cursor=page.cursor, total=total)
+
+
+@fields_router.get("/fields", dependencies=[require("read")], summary="What metadata there is")
+async def list_fields(state: ReadyState) -> FieldsAnswer:
+    """List the fields that filters can name; the pictures added last speak for all of a large collection."""
+    summaries = await anyio.to_thread.run_sync(state.collection.fields)
+    return FieldsAnswer(fields=[_field_out(summary) for summary in summaries])
 
 
 @router.get("/{image_id}", dependencies=[require("read")], summary="One record")
@@ -171,6 +186,17 @@ def _json_parameter(text: str | None) -> JsonValue:
         return parse_json(text)
     except MalformedRequest as malformed:
         raise InvalidRequest(f"the query parameter `filter`: {malformed.detail}") from malformed
+
+
+def _field_out(summary: FieldSummary) -> FieldOut:
+    return FieldOut(
+        name=summary.name if isinstance(summary.name, str) else list(summary.name),
+        kinds=[KIND_NAMES[kind] for kind in summary.kinds],
+        num_images=summary.num_images,
+        values=[FieldValue(value=each.value, num_images=each.num_images) for each in summary.values],
+        min=summary.minimum,
+        max=summary.maximum,
+    )
 
 
 def _image_out(record: ImageRecord) -> ImageOut:

@@ -200,3 +200,20 @@ def test_info_tells_what_can_be_asked(client: httpx.Client) -> None:
     told = client.get("/info").json()
     assert told["calibration"] == {"is_calibrated": False, "false_accept_rate": None, "level": None}
     assert {"sketch", "negatives"} <= set(told["features"])
+
+
+def test_fields_of_the_metadata_are_listed(client: httpx.Client, pictures: list[bytes]) -> None:
+    files = [("files", ("a.jpg", pictures[0])), ("files", ("b.jpg", pictures[1]))]
+    records = json.dumps([{"metadata": {"shop": "x", "price": 4.5, "a.b": True}}, {"metadata": {"shop": "x"}}])
+    client.post("/index", files=files, data={"records": records}).raise_for_status()
+    fields = {json.dumps(field["name"]): field for field in client.get("/fields").json()["fields"]}
+    assert fields['"shop"'] == {
+        "name": "shop",
+        "kinds": ["string"],
+        "num_images": 2,
+        "values": [{"value": "x", "num_images": 2}],
+        "min": None,
+        "max": None,
+    }
+    assert (fields['"price"']["min"], fields['"price"']["max"], fields['"price"']["kinds"]) == (4.5, 4.5, ["number"])
+    assert fields['["a.b"]']["values"] == [{"value": True, "num_images": 1}]

@@ -17,6 +17,8 @@ from training.calibration.queries import CalibrationSet, QuerySet
 WEIGHTS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 NUM_HALVES = 4
 MIN_PICTURES = 20
+# To fit on one half and to measure on the other.
+MIN_EXAMPLES = 2 * MIN_PICTURES
 LEAST_SPREAD = 1e-6
 # Keeps the logistic function finite where right and wrong hits do not overlap at all.
 RIDGE = 0.05

@@ -80,10 +80,9 @@ def choose_rows(num_rows: int, limit: int, seed: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng([seed, num_rows]).permutation(num_rows)[:limit])
 
 
-def embed_background(encoder: TwoViewEncoder, source: PairSource, *, limit: int, seed: int = 0) -> Background:
-    """Embed a random part of a source's pictures, rounded as they will be stored."""
+def embed_background(encoder: TwoViewEncoder, source: PairSource, rows: NDArray[np.int64]) -> Background:
+    """Embed some of a source's pictures, rounded as they will be stored."""
     parts = []
-    rows = choose_rows(len(source), limit, seed)
     for first in range(0, len(rows), BATCH):
         pictures = [source.read(int(row)).rgb for row in rows[first : first + BATCH]]
         parts.append(encoder.encode_images([encoder.prepare_image(rgb) for rgb in pictures]))
@@ -92,9 +91,10 @@ def embed_background(encoder: TwoViewEncoder, source: PairSource, *, limit: int,
     ).rounded()
 
 
-def embed_queries(encoder: TwoViewEncoder, source: PairSource, *, limit: int, seed: int = 0) -> CalibrationSet:
-    """Embed a random part of a source: its pictures, one caption, one altered copy and one sketch of each."""
-    rows = choose_rows(len(source), limit, seed)
+def embed_queries(
+    encoder: TwoViewEncoder, source: PairSource, rows: NDArray[np.int64], *, seed: int = 0
+) -> CalibrationSet:
+    """Embed some of a source: its pictures, and one caption, one altered copy and one sketch of each."""
     images, found = [], {kind: list[QuerySet]() for kind in QueryKind}
     for first in range(0, len(rows), BATCH):
         pairs = [source.read(int(row)) for row in rows[first : first + BATCH]]
