@@ -1,6 +1,7 @@
 // Filters on metadata, made from what the collection holds.
 
 import { byId, make } from "./dom.js";
+import { filterKey } from "./query.js";
 
 const SHORT = 8;
 
@@ -24,7 +25,7 @@ export class Filters {
 
   /** Offer these fields of `GET /fields`; the button is hidden while there is none. */
   offer(fields) {
-    this.#fields = fields.filter((field) => field.values?.length || isNumber(field.min));
+    this.#fields = fields.filter(groupsPictures);
     this.button.hidden = this.#fields.length === 0;
     if (this.button.hidden) this.#toggle(false);
     this.#draw();
@@ -43,10 +44,10 @@ export class Filters {
     this.button.setAttribute("aria-expanded", String(isOpen));
   }
 
-  #change(field, filter) {
+  #change(key, filter) {
     const filters = { ...this.#filters };
-    if (filter) filters[field] = filter;
-    else delete filters[field];
+    if (filter) filters[key] = filter;
+    else delete filters[key];
     this.#filters = filters; // what is drawn already shows it
     this.#drawClear();
     this.onChange(filters);
@@ -83,7 +84,7 @@ export class Filters {
   }
 
   #range(field) {
-    const chosen = this.#filters[field.name] ?? {};
+    const chosen = this.#filters[filterKey(field.name)] ?? {};
     const inputs = ["min", "max"].map((end) =>
       make("input", {
         type: "number",
@@ -92,14 +93,14 @@ export class Filters {
         "aria-label": `${readable(field.name)}: ${end === "min" ? "at least" : "at most"}`,
         placeholder: String(field[end]),
         value: chosen[end] ?? null,
-        on: { change: () => this.#change(field.name, rangeOf(inputs)) },
+        on: { change: () => this.#change(filterKey(field.name), rangeOf(inputs)) },
       }),
     );
     return make("div", { class: "filter-range" }, inputs[0], make("span", { text: "to", "aria-hidden": "true" }), inputs[1]);
   }
 
   #values(field) {
-    const chosen = this.#filters[field.name]?.values ?? [];
+    const chosen = this.#filters[filterKey(field.name)]?.values ?? [];
     const offered = [...field.values];
     for (const value of chosen) {
       if (!offered.some((entry) => entry.value === value)) offered.push({ value, num_images: null });
@@ -123,7 +124,7 @@ export class Filters {
     const input = make("input", {
       class: "visually-hidden",
       type: "checkbox",
-      on: { change: () => this.#change(field.name, withValue(this.#filters[field.name], value, input.checked)) },
+      on: { change: () => this.#change(filterKey(field.name), withValue(this.#filters[filterKey(field.name)], value, input.checked)) },
     });
     input.checked = isChosen;
     return make(
@@ -134,6 +135,13 @@ export class Filters {
       numImages === null ? null : make("small", { text: String(numImages) }),
     );
   }
+}
+
+/** Whether a field tells groups of pictures apart; a file name, say, that each has its own of, is no filter. */
+function groupsPictures(field) {
+  if (isNumber(field.min)) return true;
+  const isOwnOfEach = field.num_images > 5 && field.values?.every((entry) => entry.num_images === 1);
+  return Boolean(field.values?.length) && !isOwnOfEach;
 }
 
 function isNumber(value) {

@@ -106,9 +106,25 @@ function readFilters(value) {
   }
 }
 
+/** The key under which `filters` holds a field of `GET /fields`, whose name is a list where its keys have dots. */
+export function filterKey(name) {
+  return typeof name === "string" ? name : JSON.stringify(name);
+}
+
+function fieldOf(key) {
+  if (!key.startsWith("[")) return key;
+  try {
+    const name = JSON.parse(key);
+    return Array.isArray(name) ? name : key;
+  } catch {
+    return key; // a name that begins with a bracket
+  }
+}
+
 /** The condition on metadata as `POST /search` takes it, or null. */
 export function toCondition(filters) {
-  const conditions = Object.entries(filters).map(([field, { values, min, max }]) => {
+  const conditions = Object.entries(filters).map(([key, { values, min, max }]) => {
+    const field = fieldOf(key);
     if (values) return { field, in: values };
     const range = { field };
     if (typeof min === "number") range.gte = min;

@@ -138,7 +138,7 @@ def test_a_query_becomes_the_request_of_the_contract(modules: Page) -> None:
         "terms": [{"kind": "sketch", "strokes": [], "counts": 2}, {"kind": "picture", "key": "k", "counts": 1}],
         "without": [{"kind": "words", "words": "a lamp"}, {"kind": "image", "id": "b"}],
         "weight": 0,
-        "filters": {"shop": {"values": ["x"]}, "price": {"min": 1}},
+        "filters": {"shop": {"values": ["x"]}, '["a.b","c"]': {"min": 1}, "[odd": {"max": 2}},
         "onlyConfident": True,
     }
     assert _call(modules, "query", to_request, everything) == {
@@ -149,6 +149,8 @@ def test_a_query_becomes_the_request_of_the_contract(modules: Page) -> None:
         ],
         "negative": [{"text": "a lamp"}, {"image_id": "b"}],
         "structure_weight": 0,
-        "filter": {"all": [{"field": "shop", "in": ["x"]}, {"field": "price", "gte": 1}]},
+        "filter": {
+            "all": [{"field": "shop", "in": ["x"]}, {"field": ["a.b", "c"], "gte": 1}, {"field": "[odd", "lte": 2}]
+        },
         "only_confident": True,
     }
