@@ -19,7 +19,7 @@ import { Exclusions, WeightSlider } from "./steering.js";
 import { Terms } from "./terms.js";
 import { installThemeButton } from "./theme-button.js";
 
-const TYPING_MILLISECONDS = 110; // a fast typist's keys come closer, so that words are searched and not letters
+const TYPING_MILLISECONDS = 80; // most keys of a word come closer than that
 const PAGE_SIZE = 40;
 const LOADING_RETRY_MILLISECONDS = 1500;
 
@@ -87,6 +87,7 @@ function offerFeatures(info) {
 }
 
 async function refreshCollection() {
+  gallery.forget();
   searcher.now();
   if (!features.has("fields")) return;
   try {
@@ -295,7 +296,8 @@ async function renderDetail() {
 
 /** What is explained on a picture: the words that found it, else its own caption. */
 function sentenceFor(item) {
-  if (query.words.trim()) return { text: query.words.trim(), title: "Why this picture" };
+  const words = query.words.trim().normalize(); // as the service counts its letters
+  if (words) return { text: words, title: "Why this picture" };
   return item.caption ? { text: item.caption, title: "Caption" } : null;
 }
 

@@ -34,9 +34,9 @@ export class Card {
   #listen() {
     // A finger has no hover: there the Edges button shows all of them, and the detail view this one.
     this.element.addEventListener("pointerenter", (event) => event.pointerType !== "touch" && this.#lookLater());
-    this.element.addEventListener("pointerleave", () => this.#lookAway());
+    this.element.addEventListener("pointerleave", () => this.lookAway());
     this.button.addEventListener("focus", () => this.button.matches(":focus-visible") && this.#lookLater());
-    this.button.addEventListener("blur", () => this.#lookAway());
+    this.button.addEventListener("blur", () => this.lookAway());
   }
 
   #lookLater() {
@@ -47,7 +47,8 @@ export class Card {
     }, HOVER_MILLISECONDS);
   }
 
-  #lookAway() {
+  /** Show the picture again. */
+  lookAway() {
     clearTimeout(this.#timer);
     this.element.classList.remove("shows-edges");
   }

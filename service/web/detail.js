@@ -90,7 +90,7 @@ export class Detail {
     this.previous.disabled = !hasPrevious;
     this.next.disabled = !hasNext;
     this.#showScore(item, weight);
-    this.#showExplanation(item, sentence);
+    this.#showExplanation(item, sentence, weight);
     this.actions.replaceChildren(...this.#actions(item));
     this.metadata.replaceChildren(...metadataRows(item));
     this.original.textContent = `Original, ${item.width} × ${item.height}`;
@@ -102,9 +102,9 @@ export class Detail {
     if (this.dialog.open) this.dialog.close();
   }
 
-  #showExplanation(item, sentence) {
+  #showExplanation(item, sentence, weight) {
     if (this.features.explain && sentence) {
-      this.explanation.show(sentence.text, item.id, sentence.title);
+      this.explanation.show(sentence, item.id, weight);
       return;
     }
     this.explanation.clear();

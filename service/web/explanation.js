@@ -19,14 +19,14 @@ export class Explanation {
     this.panel.replaceChildren();
   }
 
-  /** Explain a sentence on a stored picture. */
-  async show(text, imageId, title) {
+  /** Explain a sentence on a stored picture; `weight` is how much structure counts in the similarities. */
+  async show({ text, title }, imageId, weight) {
     this.clear();
     const asked = this.#asked;
     this.panel.append(make("h3", { text: title }), make("p", { class: "explained", text }));
     let explained;
     try {
-      explained = await this.api.explain({ text, image_id: imageId });
+      explained = await this.api.explain({ text, image_id: imageId, structure_weight: weight });
     } catch (error) {
       if (asked === this.#asked) this.panel.append(make("p", { class: "soft", text: error.message }));
       return;

@@ -6,9 +6,11 @@ import { justifiedRows } from "./layout.js";
 
 const MOVE = { duration: 320, easing: "cubic-bezier(.2,.7,.2,1)" };
 const NARROW = 560;
+const MAX_KEPT = 200;
 
 export class Gallery {
   #cards = new Map(); // id -> Card, in the order shown
+  #kept = new Map(); // cards that went out of the results: while words are typed, pictures come and go
   #width = 0;
 
   /** `list`: the <ul>; `onOpen(id)`: a picture was chosen. */
@@ -33,10 +35,15 @@ export class Gallery {
     const before = this.#cards;
     this.#cards = new Map();
     this.#place(items, before, { weight, first: 1 });
-    for (const [id, card] of before) if (!this.#cards.has(id)) card.element.remove();
+    for (const [id, card] of before) if (!this.#cards.has(id)) this.#keep(card);
     this.#reorder();
     this.#layOut();
     this.#animateFrom(places);
+  }
+
+  /** Fetch pictures anew: some may have been replaced. */
+  forget() {
+    this.#kept.clear();
   }
 
   /** Show these items behind the others. */
@@ -60,11 +67,19 @@ export class Gallery {
   #place(items, existing, { weight, first }) {
     const best = Math.max(...items.map((item) => item.score ?? 0), this.#best(), 0);
     items.forEach((item, position) => {
-      const card = existing.get(item.id) ?? new Card(item, this.sources, this.onOpen);
+      const card = existing.get(item.id) ?? this.#kept.get(item.id) ?? new Card(item, this.sources, this.onOpen);
+      this.#kept.delete(item.id);
       card.update(item, { weight, best, rank: first + position });
       this.#cards.set(item.id, card);
     });
     if (this.list.classList.contains("shows-all-edges")) this.showEdges(true);
+  }
+
+  #keep(card) {
+    card.element.remove();
+    card.lookAway(); // nothing tells an element that is gone that the pointer left it
+    this.#kept.set(card.id, card);
+    if (this.#kept.size > MAX_KEPT) this.#kept.delete(this.#kept.keys().next().value);
   }
 
   #best() {

@@ -1,21 +1,14 @@
-"""Filters and explanations on the page, with answers of the contract's shape: the page is what is looked at here."""
+"""Filters and explanations on the page."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
-
+import httpx
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, expect
 
 from tests.service.web.conftest import shown_ids
 
-FIELDS = [
-    {"name": "background", "kinds": ["string"], "num_images": 60, "min": None, "max": None}
-    | {"values": [{"value": name, "num_images": 6} for name in ("hills", "tiles", "room", "horizon")]},
-    {"name": "num_objects", "kinds": ["number"], "num_images": 60, "min": 2, "max": 9}
-    | {"values": [{"value": 4, "num_images": 9}, {"value": 5, "num_images": 8}]},
-]
 PHRASES = ["a yellow snowman", "an orange frame"]
 TEXT = "a yellow snowman inside an orange frame"
 EXPLANATION = {
@@ -30,16 +23,7 @@ EXPLANATION = {
 
 @pytest.fixture
 def page(page: Page, samples_url: str) -> Page:
-    """The page over the samples, on a service that offers everything."""
-
-    def offering(route: Route) -> None:
-        answer = route.fetch()
-        info: dict[str, Any] = answer.json()
-        route.fulfill(response=answer, json={**info, "features": [*info["features"], "fields", "explain"]})
-
-    page.route("**/info", offering)
-    page.route("**/fields", lambda route: route.fulfill(json={"fields": FIELDS}))
-    page.route("**/explain", lambda route: route.fulfill(json=EXPLANATION))
+    """The page over the samples."""
     page.goto(samples_url)
     expect(page.locator("#status")).to_have_text("60 pictures, newest first")
     return page
@@ -83,6 +67,8 @@ def test_filters_that_nothing_passes_can_be_cleared(page: Page) -> None:
 
 
 def test_a_phrase_lights_up_its_regions(page: Page) -> None:
+    # Known numbers, so that every place on the screen is known: the page is what is looked at here.
+    page.route("**/explain", lambda route: route.fulfill(json=EXPLANATION))
     page.locator("#words").fill(TEXT)
     expect(page.locator("#status")).to_have_text(re.compile("best first"))
     page.locator(".card button").first.click()
@@ -114,3 +100,20 @@ def test_without_words_the_caption_is_explained(page: Page) -> None:
         page.locator(".card button").first.click()
     assert asked.value.post_data_json["image_id"] == shown_ids(page)[0]
     expect(page.get_by_role("dialog").locator("h3").first).to_have_text("Caption")
+
+
+def test_the_words_of_a_query_are_explained(page: Page, samples_url: str) -> None:
+    page.locator("#words").fill(TEXT)
+    page.locator("#weight").press("Home")
+    expect(page.locator("#weight-value")).to_have_text("0 %")
+    expect(page.locator("#status")).to_have_text(re.compile("best first"))
+    page.locator(".card button").first.click()
+    detail = page.get_by_role("dialog")
+    expect(detail.locator(".phrase").first).to_be_visible()
+    asked = {"text": TEXT, "image_id": shown_ids(page)[0], "structure_weight": 0}
+    explained = httpx.post(f"{samples_url}/explain", json=asked, timeout=60).json()
+    expect(detail.locator(".phrase")).to_have_count(len(explained["phrases"]))
+    expect(detail.locator(".region")).to_have_count(len(explained["regions"]))
+    for phrase, similarities in zip(explained["phrases"], explained["similarities"], strict=True):
+        detail.get_by_role("button", name=TEXT[phrase["start"] : phrase["end"]], exact=True).hover()
+        expect(detail.locator(".region.is-best")).to_have_text(f"{max(similarities):.2f}".replace("-", "−"))
