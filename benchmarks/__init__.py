@@ -3,6 +3,7 @@
 add_throughput     pictures/s through POST /index against the bare encoder
 search_overhead    POST /search over 100,000 vectors against the bare engine
 restart            time until ready with 100,000 stored vectors, with and without a snapshot
+training_cost      a training step with all losses against plain fine-tuning
 real_photos        recall through POST /search against an exact offline computation
 """
 

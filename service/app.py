@@ -141,7 +141,7 @@ async def _sing(embedder: Embedder, period_seconds: float) -> None:
     """Embed a canary now and then, so that a model that no longer answers is noticed while nobody asks."""
     while True:
         try:
-            await embedder.run_canary()
+            await embedder.run_canary(idle_seconds=period_seconds / 2)
         except Problem as problem:
             logger.warning("canary_failed", detail=problem.detail)
         await asyncio.sleep(period_seconds)

@@ -2,14 +2,16 @@
 
 The order for a picture is header → budget → decode (off the event loop) → resize and edge map → batch queue → model.
 Bytes that cannot become a picture never reach the queue. Pictures, texts and sketches have a queue each, so that a
-sentence or a drawing never waits behind a batch of pictures.
+sentence or a drawing never waits behind a batch of pictures; a picture to search by passes those to add at every one
+of these steps.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -95,8 +97,12 @@ class Embedder:
         self._encoder = encoder
         self._metrics = metrics
         self._deadline_seconds = settings.request_seconds
+        self._lane_seconds = {Lane.INTERACTIVE: settings.request_seconds, Lane.BULK: settings.add_seconds}
         self._limits = ImageLimits(max_bytes=settings.max_file_bytes, max_pixels=settings.max_pixels)
-        self._decode_pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
+        num_threads = settings.decode_threads or _default_decode_threads(encoder.device)
+        self._decode_pools = {
+            lane: ThreadPoolExecutor(num_threads, thread_name_prefix=f"decode-{lane.value}") for lane in Lane
+        }
         self._last_success = {"pictures": 0.0, "texts": 0.0}
         self._pictures = Batcher(
             self._encode_pictures,
@@ -140,7 +146,8 @@ class Embedder:
 
     def close(self) -> None:
         """Finish what is queued, then stop the threads."""
-        self._decode_pool.shutdown(wait=True)
+        for pool in self._decode_pools.values():
+            pool.shutdown(wait=True)
         for queue in self._queues:
             queue.close(drain=True, timeout=self._deadline_seconds)
 
@@ -165,10 +172,10 @@ class Embedder:
         """
         header = inspect_image(data, self._limits)
         pixels = header.width * header.height
-        async with self.admission.admit(pixels):
-            facts, prepared = await self._in_pool(lambda: self._decode_and_prepare(data))
+        async with self.admission.admit(pixels, lane):
+            facts, prepared = await self._in_pool(lambda: self._decode_and_prepare(data), lane)
             appearance, structure = await self._pictures.submit(
-                prepared, pixels=prepared.edges.size, lane=lane, deadline_seconds=self._deadline_seconds
+                prepared, pixels=prepared.edges.size, lane=lane, deadline_seconds=self._lane_seconds[lane]
             )
         return EmbeddedPicture(facts, appearance, structure)
 
@@ -184,8 +191,8 @@ class Embedder:
             InvalidRequest: If it has no strokes.
         """
         header = inspect_image(data, self._limits)
-        async with self.admission.admit(header.width * header.height):
-            edges = await self._in_pool(lambda: self._decode_sketch(data))
+        async with self.admission.admit(header.width * header.height, lane):
+            edges = await self._in_pool(lambda: self._decode_sketch(data), lane)
             return await self._sketches.submit(
                 edges, pixels=edges.size, lane=lane, deadline_seconds=self._deadline_seconds
             )
@@ -195,12 +202,23 @@ class Embedder:
         _, prepared = await self._in_pool(lambda: self._decode_and_prepare(data))
         return prepared.edges
 
-    async def run_canary(self) -> None:
-        """Push a known text and a known picture through both queues, to prove that they still answer."""
+    async def run_canary(self, *, idle_seconds: float = 0.0) -> None:
+        """Push a known text and a known picture through the queues, to prove that they still answer.
+
+        A queue that answered others within ``idle_seconds`` has proved it already: beside an import, a canary would
+        only pass for somebody who searches.
+        """
         size = self._encoder.image_size
         blank = PreparedImage(rgb=np.full((size, size, 3), 127, np.uint8), edges=np.zeros((size, size), np.uint8))
-        picture = self._pictures.submit(blank, pixels=0, lane=Lane.INTERACTIVE, deadline_seconds=self._deadline_seconds)
-        await asyncio.gather(self.embed_text("a canary"), picture)
+        since = {queue: time.monotonic() - last for queue, last in self._last_success.items()}
+        songs: list[Coroutine[Any, Any, object]] = []
+        if since["texts"] >= idle_seconds:
+            songs.append(self.embed_text("a canary"))
+        if since["pictures"] >= idle_seconds:
+            songs.append(
+                self._pictures.submit(blank, pixels=0, lane=Lane.INTERACTIVE, deadline_seconds=self._deadline_seconds)
+            )
+        await asyncio.gather(*songs)
 
     def _decode_and_prepare(self, data: bytes) -> tuple[PictureFacts, PreparedImage]:
         with self._metrics.decode_seconds.time():
@@ -239,8 +257,14 @@ class Embedder:
             for text, appearance, structure in zip(prepared, embedded.appearance, embedded.structure, strict=True)
         ]
 
-    async def _in_pool(self, work: Callable[[], ResultT]) -> ResultT:
-        return await asyncio.get_running_loop().run_in_executor(self._decode_pool, work)
+    async def _in_pool(self, work: Callable[[], ResultT], lane: Lane = Lane.INTERACTIVE) -> ResultT:
+        return await asyncio.get_running_loop().run_in_executor(self._decode_pools[lane], work)
+
+
+def _default_decode_threads(device: str) -> int:
+    """Leave a model on the CPU half of the cores: decoding is far quicker than encoding and need not be ahead."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // 2) if device == "cpu" else cores
 
 
 def _embedded_text(text: PreparedText, appearance: Vector, structure: Vector) -> EmbeddedText:

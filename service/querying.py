@@ -135,7 +135,7 @@ async def _of_content(
     state: ServiceState, kind: str, data: bytes, embed: Callable[[], Coroutine[Any, Any, Any]]
 ) -> Any:
     async def admitted() -> Any:
-        state.embedder.admission.refuse_when_full()
+        state.embedder.admission.refuse_when_full(Lane.INTERACTIVE)
         return await embed()
 
     return await state.query_cache.get((kind, hashlib.sha256(data).digest()), admitted)

@@ -490,7 +490,7 @@ class InfoAnswer(AnswerModel):
     version: str
     model: dict[str, Any]
     collection: dict[str, Any]
-    limits: dict[str, float]
+    limits: dict[str, int | float]
     calibration: CalibrationOut
     features: list[str] = Field(description="What this service can do; a client offers nothing else.")
     warnings: list[str]

@@ -73,15 +73,22 @@ class AugmentationConfig:
 
     Attributes:
         min_crop_area: A crop of at least this share of the area; 1 leaves the picture whole.
-        flip: Mirror half of the pictures. Captions that say left and right become wrong.
+        flip: Mirror half of the pictures. Captions that say left and right become wrong, unless `swap_sides`.
+        swap_sides: Exchange the words left and right in the captions of mirrored pictures.
         brightness: Largest change of brightness, as a share.
         contrast: Largest change of contrast, as a share.
+        drop_phrases: Share of a caption's phrases, as commas and full stops part them, that are left out; each caption
+            has a few such versions, which epochs take in turn.
+        dropped_from: Whether from the structural text only, or from both.
     """
 
     min_crop_area: Annotated[float, Field(gt=0, le=1)] = 1.0
     flip: bool = False
+    swap_sides: bool = False
     brightness: Share = 0.0
     contrast: Share = 0.0
+    drop_phrases: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropped_from: Literal["structural", "both"] = "structural"
 
     @property
     def only_mirrors(self) -> bool:
@@ -247,6 +254,8 @@ class RegimeConfig:
         amp: `bf16` runs the towers in bfloat16; losses are always float32.
         device: `auto`, `cpu` or `cuda`.
         num_threads: Of torch on the CPU; 0 leaves torch's own choice.
+        pack_texts: Encode texts of like length together and the frozen layers once for each text: the same embeddings
+            for less work, where the text tower is open_clip's own.
     """
 
     batch_size: Annotated[int, Field(ge=2)] = 16
@@ -254,6 +263,7 @@ class RegimeConfig:
     amp: Literal["none", "bf16"] = "none"
     device: str = "auto"
     num_threads: Annotated[int, Field(ge=0)] = 0
+    pack_texts: bool = False
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -264,7 +274,10 @@ class FreezingConfig:
         mode: `none`; `backbone` trains final projections, scales and the edge branch; `towers` trains the last
             `last_layers` of each tower besides.
         last_layers: For `towers`.
+        text_layers: For `towers`: of the text tower, where its number differs.
         train_text: For `towers`: train the whole text tower.
+        used_tokens_only: Of the token vectors, train those that the training captions use; the others have no gradient
+            anyway, and are left out of every step. Not for sources that change their captions.
         running_statistics: `keep` leaves those of batch normalisations as they are and normalises with them in training
             too: right for a pretrained tower, above all one whose statistics were folded into its weights. `learn` is
             for training from scratch.
@@ -274,7 +287,9 @@ class FreezingConfig:
 
     mode: Literal["none", "backbone", "towers"] = "none"
     last_layers: Annotated[int, Field(ge=0)] = 0
+    text_layers: Annotated[int, Field(ge=0)] | None = None
     train_text: bool = False
+    used_tokens_only: bool = False
     running_statistics: Literal["learn", "keep"] = "learn"
     cache_folder: str = ""
 
@@ -353,6 +368,10 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.freezing.used_tokens_only and self.data.train.kind == "scenes":
+            raise ValueError(
+                "freezing.used_tokens_only needs captions that stay, and scenes are told anew in every epoch"
+            )
         if not self.freezing.cache_folder:
             return
         if self.freezing.mode == "none":

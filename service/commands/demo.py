@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -56,7 +57,9 @@ def demo(
                 console.print(f'[bold]3.[/bold] searching with POST {url}/search: [green]"{query}"[/green]')
                 print_hits(target.search(query, structure_weight=None, limit=5, filter=None), console)
         _print_next_steps(console, url)
-        if not once:
+        if once:
+            console.print("stopping; without `--once` (`make demo` without ONCE=1) it goes on serving on that address")
+        else:
             console.print("serving until Ctrl-C …")
             process.wait()
 
@@ -114,12 +117,22 @@ def _free_port(port: int) -> int:
 
 
 def _print_next_steps(console: Console, url: str) -> None:
+    command = _own_command()
     console.print("[bold]Where to look next[/bold]")
     console.print(f"  {url}/         the page: search by words, pictures and sketches")
     console.print(f"  {url}/docs     every call, to try in the browser")
     console.print(f"  {url}/info     the model, its fingerprint, the limits")
     console.print(f"  {url}/metrics  what Prometheus reads")
-    console.print(f'  structxlip search "words" --url {url} --open')
+    console.print(f'  {command} search "words" --url {url} --open')
     console.print("      a contact sheet of the hits")
-    console.print(f"  structxlip add FOLDER --url {url}")
+    console.print(f"  {command} add FOLDER --url {url}")
     console.print("      your own pictures; for photographs start with --model ViT-B-32:openai")
+
+
+def _own_command() -> str:
+    """Return what to type for this very `structxlip`: its name where the shell finds it, else its path."""
+    own = Path(sys.executable).parent / "structxlip"
+    found = shutil.which("structxlip")
+    if found is not None and Path(found).resolve() == own.resolve():
+        return "structxlip"
+    return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)

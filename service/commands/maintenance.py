@@ -60,12 +60,12 @@ def reindex(
     from index.reembedding import prune_vectors, reembed
     from service.commands.serve import load_settings
     from service.images import ImageLimits, decode_image
+    from service.model import load_model
     from service.problems import Problem
-    from structxlip.models import load_encoder
 
     given = {"data": data, "model": model, "device": device}
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})
-    encoder = load_encoder(settings.model, device=settings.device)
+    encoder = load_model(settings)
     limits = ImageLimits(max_bytes=settings.max_file_bytes, max_pixels=settings.max_pixels)
     console = Console(stderr=True)
 

@@ -21,6 +21,7 @@ from service.commands.targets import FoundPicture, Target, open_target
 # What the table takes beside the id and the caption: rank, three scores, lines and padding.
 TABLE_FRAME = 48
 MIN_CAPTION = 20
+CAPTION_LINES = 3  # one line of a narrow window says "A colourful picture of …" of every picture
 
 
 def search(
@@ -75,7 +76,7 @@ def print_hits(hits: Sequence[FoundPicture], console: Console) -> None:
             f"{hit.score:.3f}",
             f"{hit.appearance:.3f}",
             f"{hit.structure:.3f}",
-            _shortened(caption, room),
+            _shortened(caption, CAPTION_LINES * room),
         )
     console.print(table if hits else "nothing found: the collection is empty, or the filter leaves nothing")
 

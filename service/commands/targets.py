@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import httpx
 from pydantic import JsonValue
 
 from service.commands.errors import CommandError
 from service.commands.sources import PictureSource
+from structxlip.client import AddResult as ClientAddResult
+from structxlip.client import Client, NewPicture, RetryPolicy
+from structxlip.client.adding import AddPlan, add_batch, settled
+from structxlip.client.call import Call
 
 if TYPE_CHECKING:
     from index.collection import NewImage
     from index.local import LocalCollection
     from structxlip.encoder import TwoViewEncoder
 
+# A service that starts, or that others keep busy, is waited for: 20 s or so.
 MAX_TRIES = 8
-TRANSIENT_STATUSES = {429, 502, 503, 504}
+TIMEOUT_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +74,18 @@ class Target(Protocol):
 
 @contextmanager
 def open_target(
-    *, url: str | None, api_key: str | None, data: Path | None, model: str | None, device: str | None
+    *,
+    url: str | None,
+    api_key: str | None,
+    data: Path | None,
+    model: str | None,
+    device: str | None,
+    is_bulk: bool = False,
 ) -> Iterator[Target]:
-    """Open the service at ``url`` if one is given, else the collection in ``data`` with ``model``."""
+    """Open the service at ``url`` if one is given, else the collection in ``data`` with ``model``.
+
+    With ``is_bulk`` the model is made fast first, which takes longer than one query does without.
+    """
     if url is not None:
         if data is not None or model is not None:
             raise CommandError("give either --url (a running service) or --data and --model (a local collection)")
@@ -84,11 +97,12 @@ def open_target(
     import_without_compiler()
     from service.app import open_collection
     from service.commands.serve import load_settings
+    from service.model import load_model
     from structxlip.models import load_encoder
 
     given = {"data": data, "model": model, "device": device}
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})
-    encoder = load_encoder(settings.model, device=settings.device)
+    encoder = load_model(settings) if is_bulk else load_encoder(settings.model, device=settings.device)
     collection = open_collection(settings, encoder, wait=True)
     try:
         yield LocalTarget(encoder, collection, settings.max_file_bytes, settings.max_pixels)
@@ -223,8 +237,11 @@ class HttpTarget:
     """A running service; waits and retries when it is busy or starting."""
 
     def __init__(self, url: str, api_key: str | None) -> None:
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._client = httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=120.0)
+        self._retries = RetryPolicy(max_tries=MAX_TRIES)
+        try:
+            self._client = Client(url, api_key=api_key, timeout_seconds=TIMEOUT_SECONDS, retries=self._retries)
+        except ValueError as error:
+            raise CommandError(f"--url: {error}") from error
 
     def __enter__(self) -> HttpTarget:
         return self
@@ -233,87 +250,39 @@ class HttpTarget:
         self._client.close()
 
     def add(self, sources: Sequence[PictureSource]) -> list[AddResult]:
-        """Send one request with these pictures; items that met a passing problem are sent again."""
-        results: dict[int, AddResult] = {}
-        payload: dict[int, bytes] = {}
-        for position, source in enumerate(sources):
-            if source.problem is not None:
-                results[position] = AddResult(source, "failed", source.problem)
-                continue
-            try:
-                payload[position] = source.path.read_bytes()
-            except OSError as error:
-                results[position] = AddResult(source, "failed", f"cannot be read: {error.strerror or error}")
-        for attempt in range(MAX_TRIES):
-            if not payload:
-                break
-            positions = list(payload)
-            items = self._send([(sources[position], payload[position]) for position in positions])
-            is_last = attempt == MAX_TRIES - 1
-            for position, item in zip(positions, items, strict=True):
-                problem = item.get("problem") or {}
-                if not is_last and problem.get("status") in TRANSIENT_STATUSES:
-                    continue
-                results[position] = AddResult(sources[position], item["status"], problem.get("detail"))
-                del payload[position]
-        return [results[position] for position in range(len(sources))]
+        """Send these pictures, but for those that are stored as they are."""
+        usable = [source for source in sources if source.problem is None]
+        pictures = [NewPicture(source.path, source.id, source.metadata, source.caption) for source in usable]
+        added = iter(self._client.run(add_batch(pictures, self._plan)))
+        return [
+            AddResult(source, "failed", source.problem)
+            if source.problem is not None
+            else _result_of(source, next(added))
+            for source in sources
+        ]
 
     def search(self, text: str, *, structure_weight: float | None, limit: int, filter: JsonValue) -> list[FoundPicture]:
         """Find pictures by words."""
-        body = {"text": text, "structure_weight": structure_weight, "limit": limit, "filter": filter}
-        answer = self._request("POST", "/search", json=body).json()
+        condition = cast("Mapping[str, JsonValue] | None", filter)
+        found = self._client.search(text, structure_weight=structure_weight, limit=limit, filter=condition)
         return [
-            FoundPicture(
-                hit["id"],
-                hit["score"],
-                hit["scores"]["appearance"],
-                hit["scores"]["structure"],
-                hit["metadata"],
-                hit["caption"],
-            )
-            for hit in answer["hits"]
+            FoundPicture(hit.id, hit.score, hit.scores.appearance, hit.scores.structure, hit.metadata, hit.caption)
+            for hit in found.hits
         ]
 
     def original(self, image_id: str) -> bytes:
         """Return one picture's file."""
-        from service.links import image_links
-
-        return self._request("GET", image_links(image_id).file).content
+        return self._client.images.file(image_id)
 
     def info(self) -> dict[str, Any]:
         """Describe the model and the collection."""
-        answer: dict[str, Any] = self._request("GET", "/info").json()
+        answer: dict[str, Any] = self._client.send(Call("GET", "/info", httpx.Response.json))
         return answer
 
-    def _send(self, pictures: Sequence[tuple[PictureSource, bytes]]) -> list[dict[str, Any]]:
-        records = [
-            {"id": source.id, "metadata": dict(source.metadata), "caption": source.caption} for source, _ in pictures
-        ]
-        files = [("files", (source.path.name, data)) for source, data in pictures]
-        answer = self._request("POST", "/index", files=files, data={"records": json.dumps(records)})
-        items: list[dict[str, Any]] = answer.json()["items"]
-        return items
-
-    def _request(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
-        for attempt in range(MAX_TRIES):
-            try:
-                response = self._client.request(method, path, **kwargs)
-            except httpx.TransportError as error:
-                if attempt == MAX_TRIES - 1:
-                    raise CommandError(f"no answer from {self._client.base_url}: {error}") from error
-                time.sleep(min(2.0**attempt * 0.25, 10.0))
-                continue
-            if response.status_code in TRANSIENT_STATUSES and attempt < MAX_TRIES - 1:
-                time.sleep(float(response.headers.get("Retry-After", "1")))
-                continue
-            if response.is_error:
-                raise CommandError(f"{method} {path} answered {response.status_code}: {_detail(response)}")
-            return response
-        raise AssertionError("the last try returns or raises")
+    @cached_property
+    def _plan(self) -> AddPlan:
+        return self._client.run(settled(AddPlan(skip_unchanged=True, retries=self._retries)))
 
 
-def _detail(response: httpx.Response) -> str:
-    try:
-        return str(response.json()["detail"])
-    except (ValueError, KeyError, TypeError):
-        return response.text[:200]
+def _result_of(source: PictureSource, result: ClientAddResult) -> AddResult:
+    return AddResult(source, result.status, None if result.problem is None else result.problem.detail)

@@ -61,8 +61,8 @@ async def add(request: Request, state: ReadyState) -> IndexAnswer:
     state.embedder.admission.refuse_when_full()
     async with state.upload_budget.lease() as lease:
         candidates = await _read_candidates(request, state, lease)
-        state.embedder.admission.refuse_when_full()
-        return await add_pictures(state, candidates)
+        with state.embedder.admission.announce(len(candidates)):
+            return await add_pictures(state, candidates)
 
 
 async def _read_candidates(request: Request, state: ServiceState, lease: BytesLease) -> list[Candidate]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import anyio.to_thread
 from fastapi import APIRouter, Request, Response
 
+from service.batching import Lane
 from service.bodies import body_documentation, inlined_schema, json_body, validated
 from service.links import image_links
 from service.problems import InvalidRequest, MalformedRequest
@@ -69,7 +70,7 @@ async def search(state: ReadyState, body: Annotated[SearchRequest, json_body(Sea
 )
 async def search_image(request: Request, state: ReadyState) -> Response:
     """Find pictures by an uploaded picture or sketch."""
-    state.embedder.admission.refuse_when_full()
+    state.embedder.admission.refuse_when_full(Lane.INTERACTIVE)
     limits = replace(state.upload_limits, max_files=1, text_fields=frozenset({KIND_FIELD, OPTIONS_FIELD}))
     async with state.upload_budget.lease() as lease:
         term, options = _read_upload(await read_multipart(request, limits, lease))

@@ -231,6 +231,49 @@ def test_interactive_items_go_first_and_bulk_still_moves() -> None:
     asyncio.run(scenario())
 
 
+def test_a_search_shares_no_batch_with_bulk_work() -> None:
+    async def scenario() -> None:
+        gate = Gate(is_open=False)
+        with running(gate, max_batch_size=4) as batcher:
+            first = asyncio.ensure_future(batcher.submit(0))
+            await gate.begun()
+            bulk = [asyncio.ensure_future(batcher.submit(100 + item, lane=Lane.BULK)) for item in range(5)]
+            quick = [asyncio.ensure_future(batcher.submit(item, lane=Lane.INTERACTIVE)) for item in (1, 2)]
+            await queued(batcher, 7)
+            gate.open()
+            await asyncio.gather(first, *bulk, *quick)
+        assert gate.batches == [[0], [1, 2], [100, 101, 102, 103], [104]]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("seconds_per_item", "alone", "amid_searches"), [(0.0001, 32, 32), (0.02, 25, 5), (0.3, 1, 1), (2.0, 1, 1)]
+)
+def test_bulk_batches_take_so_long_that_a_search_hardly_waits(
+    seconds_per_item: float, alone: int, amid_searches: int
+) -> None:
+    async def scenario(*, is_searching: bool) -> int:
+        gate = Gate(is_open=False)
+        with running(gate, max_batch_size=32) as batcher:
+            first = asyncio.ensure_future(batcher.submit(0))
+            await gate.begun()
+            if is_searching:
+                search = asyncio.ensure_future(batcher.submit(1, lane=Lane.INTERACTIVE))
+                await queued(batcher, 1)
+                search.cancel()
+            batcher._note_rate = lambda seconds: None  # type: ignore[method-assign]
+            batcher._seconds_per_item = seconds_per_item
+            bulk = [asyncio.ensure_future(batcher.submit(100 + item, lane=Lane.BULK)) for item in range(64)]
+            await queued(batcher, 64)
+            gate.open()
+            await asyncio.gather(first, *bulk)
+        return len(gate.batches[1])
+
+    assert asyncio.run(scenario(is_searching=False)) == alone
+    assert asyncio.run(scenario(is_searching=True)) == amid_searches
+
+
 def test_a_full_queue_answers_429_with_retry_after() -> None:
     async def scenario() -> None:
         gate, recorder = Gate(is_open=False), Recorder()

@@ -20,7 +20,15 @@ from tests.training.builders import tiny_config, tiny_tree
 from training.config import TrainingConfigError
 from training.data import DataError
 from training.logs import read_table
-from training.loop import TrainingStoppedError, _epoch, add_gradients, prepare, save_run_checkpoint, take_step, train
+from training.loop import (
+    TrainingStoppedError,
+    add_gradients,
+    epoch_batches,
+    prepare,
+    save_run_checkpoint,
+    take_step,
+    train,
+)
 from training.objective import weight_schedule
 from training.state import RunStateError, load_state, read_state, save_state
 
@@ -141,7 +149,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     process = start(write_config(tmp_path / "run.yaml", tree))
     wait_for_steps(tmp_path / "run", 2, process)
     process.send_signal(signal.SIGINT)
-    told, _ = process.communicate(timeout=120)
+    told, _ = process.communicate(timeout=400)
     assert process.returncode == 130, told
     assert "the same command goes on from here" in told
     state = read_state(tmp_path / "run")
@@ -167,7 +175,7 @@ def test_another_configuration_in_the_same_folder_is_refused_with_the_difference
 def test_grad_cache_gives_the_gradients_of_the_whole_batch(tmp_path: Path) -> None:
     def gradients(micro_batch: int) -> tuple[dict[str, Tensor], float]:
         run = prepare(tiny_config(tmp_path / str(micro_batch), regime__micro_batch=micro_batch))
-        batches = next(_epoch(run))
+        batches = next(epoch_batches(run))
         assert [len(batch) for batch in batches] == ([3, 3, 2] if micro_batch else [8])
         loss, _ = add_gradients(run, batches, weight_schedule(run.config.loss).at(0))
         return {k.name: k.parameter.grad.clone() for k in run.parameters if k.parameter.grad is not None}, float(loss)
@@ -187,7 +195,7 @@ def test_processes_of_torchrun_make_the_steps_of_one_process(tmp_path: Path, num
     train(tiny_config(tmp_path / "one", **changes))
     config = write_config(tmp_path / "run.yaml", tiny_tree(tmp_path / "several", **changes))
     process = start(config, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(number))
-    told, _ = process.communicate(timeout=280)
+    told, _ = process.communicate(timeout=500)
     assert process.returncode == 0, told
     one, several = (read_table(tmp_path / name / "steps.csv") for name in ("one", "several"))
     for name in ("loss", "contrastive", "structure", "consistency", "local", "grad_norm"):
@@ -203,7 +211,7 @@ def test_a_batch_that_four_processes_cannot_share_is_refused(tmp_path: Path) -> 
 
 def test_a_pair_with_features_that_are_no_numbers_stops_the_run_and_is_named(tmp_path: Path) -> None:
     run = prepare(tiny_config(tmp_path, optimiser__lr=1e-4))
-    batches = next(_epoch(run))
+    batches = next(epoch_batches(run))
     tokens = batches[0].tokens
     # A word that some captions of the batch have and others do not.
     counts = {int(t): int((tokens == t).any(dim=1).sum()) for t in tokens.unique() if t not in (0, 49406, 49407)}
@@ -224,7 +232,7 @@ def test_a_loss_that_is_no_number_names_the_whole_batch(tmp_path: Path) -> None:
     run = prepare(tiny_config(tmp_path))
     with torch.no_grad():
         run.learner.encoder.model.logit_scale.fill_(torch.nan)  # type: ignore[operator, union-attr]
-    batches = next(_epoch(run))
+    batches = next(epoch_batches(run))
     with pytest.raises(TrainingStoppedError) as caught:
         take_step(run, batches)
     assert all(key in str(caught.value) for key in batches[0].keys)

@@ -10,7 +10,13 @@ import torch
 from tests.training.builders import tiny_config
 from training.config import AugmentationConfig
 from training.data import BatchPlan, DataError, RawPair, collate, load_batches
-from training.data.samples import SampleSet, augmented, boxes_after_resize
+from training.data.samples import (
+    SampleSet,
+    augmented,
+    boxes_after_resize,
+    shortened,
+    with_sides_swapped,
+)
 from training.loop import Run, prepare
 
 
@@ -67,10 +73,10 @@ def test_spans_decode_to_words_of_the_text_that_is_encoded(run: Run) -> None:
 
 
 def test_a_caption_of_5000_words_and_one_without_structure_make_samples(run: Run) -> None:
-    long = run.maker.text(["a small house left of a tree, " * 800], 0, 0)
+    long = run.maker.text("a small house left of a tree, " * 800)
     assert len(long.tokens) == run.maker.tokenizer.context_length
     assert all(end < len(long.structural_tokens) for _, end in long.spans)
-    plain = run.maker.text(["red blue green"], 0, 0)
+    plain = run.maker.text("red blue green")
     assert len(plain.structural_tokens) > 2
 
 
@@ -134,3 +140,41 @@ def test_processes_share_a_step_without_overlap_and_in_order() -> None:
 def test_less_data_than_a_batch_is_refused() -> None:
     with pytest.raises(DataError, match="fewer than one batch of 8"):
         BatchPlan(num_samples=7, batch_size=8, seed=0)
+
+
+def test_a_shorter_text_keeps_whole_phrases_and_at_least_one() -> None:
+    text = "In the middle, there is a boat. Behind it, hills, trees; and the sky."
+    versions = [shortened(text, 0.5, version) for version in range(8)]
+    assert versions == [shortened(text, 0.5, version) for version in range(8)]
+    assert len(set(versions)) > 2
+    known = ["In the middle", "there is a boat", "Behind it", "hills", "trees", "and the sky"]
+    for version in versions:
+        kept = version.removesuffix(".").split(", ")
+        assert kept
+        assert [phrase for phrase in known if phrase in kept] == kept
+    assert shortened("one phrase only", 0.9, 0) == "one phrase only"
+    assert shortened(text, 0, 0) == ", ".join(known) + "."
+
+
+def test_phrases_are_dropped_from_the_structural_text_or_from_both(tmp_path: Path) -> None:
+    caption = "a house, a tree, a road, a fence, a car"
+    for where in ("structural", "both"):
+        drop = {"drop_phrases": 0.6, "dropped_from": where}
+        maker = prepare(tiny_config(tmp_path / where, data__augmentation=drop)).maker
+        whole = maker.tokenizer.encode(caption).ids
+        texts = [maker.text(caption, version) for version in range(maker.num_versions)]
+        assert all(len(text.structural_tokens) <= len(whole) for text in texts)
+        assert min(len(text.structural_tokens) for text in texts) < len(whole)
+        assert all(np.array_equal(text.tokens, whole) for text in texts) is (where == "structural")
+
+
+def test_a_mirrored_picture_is_told_with_left_and_right_exchanged(tmp_path: Path) -> None:
+    assert with_sides_swapped("Left of it, on the right side, a bright leftover") == (
+        "right of it, on the left side, a bright leftover"
+    )
+    run = prepare(tiny_config(tmp_path, data__augmentation={"flip": True, "swap_sides": True}))
+    epoch = samples(run)
+    for index in range(len(run.train_source)):
+        caption = run.train_source.captions(index)[0]
+        told = with_sides_swapped(caption) if epoch[index].is_mirrored else caption
+        np.testing.assert_array_equal(epoch[index].text.tokens, run.maker.tokenizer.encode(told).ids)
