@@ -26,6 +26,7 @@ from service.metrics import Metrics
 from service.problems import InvalidRequest
 from service.settings import Settings
 from structxlip.encoder import PreparedImage, PreparedText, TwoViewEncoder
+from structxlip.explanation import cut_out, find_regions
 from structxlip.sketch import WORKING_SIDE, EmptySketchError
 
 Vector = NDArray[np.float32]
@@ -60,6 +61,15 @@ class EmbeddedText:
     is_truncated: bool
     appearance: Vector
     structure: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedRegions:
+    """Boxes `(R, 4)` of a picture, as shares of its width and height, and their unit rows `(R, D)` of both views."""
+
+    boxes: NDArray[np.float64]
+    appearance: NDArray[np.float32]
+    structure: NDArray[np.float32]
 
 
 class QueueMetrics:
@@ -179,6 +189,28 @@ class Embedder:
             )
         return EmbeddedPicture(facts, appearance, structure)
 
+    async def embed_regions(self, data: bytes) -> EmbeddedRegions:
+        """Find the regions of a picture file and embed what each of them holds.
+
+        Raises:
+            Problem: As `embed_picture`.
+        """
+        header = inspect_image(data, self._limits)
+        async with self.admission.admit(header.width * header.height):
+            boxes, prepared = await self._in_pool(lambda: self._decode_regions(data))
+            vectors = await asyncio.gather(
+                *(
+                    self._pictures.submit(
+                        region,
+                        pixels=region.edges.size,
+                        lane=Lane.BULK,
+                        deadline_seconds=self._deadline_seconds,
+                    )
+                    for region in prepared
+                )
+            )
+        return EmbeddedRegions(boxes, np.stack([v for v, _ in vectors]), np.stack([e for _, e in vectors]))
+
     async def embed_text(self, text: str, *, lane: Lane = Lane.INTERACTIVE) -> EmbeddedText:
         """Embed one text and its structural part."""
         return await self._texts.submit(text, pixels=0, lane=lane, deadline_seconds=self._deadline_seconds)
@@ -227,6 +259,13 @@ class Embedder:
             prepared = self._encoder.prepare_image(decoded.rgb)
         facts = PictureFacts(decoded.content_hash, decoded.media_type, decoded.width, decoded.height)
         return facts, prepared
+
+    def _decode_regions(self, data: bytes) -> tuple[NDArray[np.float64], list[PreparedImage]]:
+        with self._metrics.decode_seconds.time():
+            decoded = decode_image(data, self._limits)
+        with self._metrics.edge_seconds.time():
+            boxes = find_regions(decoded.rgb, self._encoder.edge_detector)
+            return boxes, [self._encoder.prepare_image(cut_out(decoded.rgb, box)) for box in boxes]
 
     def _decode_sketch(self, data: bytes) -> NDArray[np.uint8]:
         with self._metrics.decode_seconds.time():

@@ -132,12 +132,23 @@ class AnsweredProblem(AnswerModel):
     errors: list[dict[str, str]] | None = None
 
 
+class ResemblanceOut(AnswerModel):
+    """A picture of a watch list that a new picture resembles."""
+
+    watchlist: str
+    id: str
+    score: float
+    structure_weight: float = Field(description="At which the two resemble each other most.")
+    confidence: float | None = Field(description="`null` where the model carries no calibration.")
+
+
 class IndexItemOut(AnswerModel):
     """What became of one picture."""
 
     id: str | None = Field(description="`null` only when the record itself could not be read.")
     status: Literal["created", "replaced", "unchanged", "failed"]
     problem: ProblemOut | None = None
+    resembles: list[ResemblanceOut] = Field([], description="Pictures of watch lists, the surest first.")
 
 
 class IndexAnswer(AnswerModel):
@@ -145,6 +156,41 @@ class IndexAnswer(AnswerModel):
 
     items: list[IndexItemOut]
     fingerprint: str
+
+
+# /watchlists
+
+
+class WatchlistOut(AnswerModel):
+    """A list and its size."""
+
+    name: str
+    num_images: int
+
+
+class WatchlistsAnswer(AnswerModel):
+    """Every list, by name."""
+
+    watchlists: list[WatchlistOut]
+
+
+class WatchedImageOut(AnswerModel):
+    """A picture that is watched for."""
+
+    id: str
+    content_hash: str
+    media_type: str
+    width: int
+    height: int
+    caption: str | None
+    created_at: float
+
+
+class WatchlistAnswer(AnswerModel):
+    """The pictures of one list, oldest first."""
+
+    name: str
+    images: list[WatchedImageOut]
 
 
 # POST /search
@@ -291,6 +337,32 @@ class Explanation(AnswerModel):
     regions: list[RegionOut]
     similarities: list[list[float]] = Field(description="One row for each phrase, one number for each region.")
     pairs: list[PhrasePair] = Field(description="The best region of each phrase, best first.")
+
+
+class ExplainRequest(RequestModel):
+    """A text and a picture, stored or sent along."""
+
+    text: Annotated[NormalText, Field(min_length=1)]
+    image_id: ImageId | None = None
+    image: Base64Bytes | None = None
+    structure_weight: float | None = Field(
+        None, ge=0, le=1, description="How much structure counts against appearance; default: the model's."
+    )
+    overlay: bool = Field(False, description="Also draw the best pairs over the picture.")
+
+    @model_validator(mode="after")
+    def check_one_picture(self) -> Self:
+        """Exactly one picture is named."""
+        _require_one(self, ("image_id", "image"))
+        return self
+
+
+class ExplainAnswer(Explanation):
+    """An explanation of one picture."""
+
+    structure_weight: float
+    overlay: str | None = Field(description="The picture with the boxes of the pairs, a PNG in base64.")
+    fingerprint: str
 
 
 class HitOut(AnswerModel):

@@ -60,6 +60,12 @@ class Settings(BaseSettings):
     max_cached_queries: int = Field(
         2048, ge=0, description="Embedded texts, pictures and sketches of searches, kept in memory."
     )
+    copy_false_alarm_rate: float = Field(
+        0.001, gt=0, lt=1, description="Pictures without a copy on a watch list that are taken for one."
+    )
+    copy_min_score: float = Field(
+        0.95, ge=0, le=1, description="Score of a copy where the model carries no calibration."
+    )
     max_batch_size: int = Field(32, ge=1)
     max_queue_items: int = Field(128, ge=1, description="Pictures (or texts) waiting; beyond it 429.")
     decode_threads: int | None = Field(

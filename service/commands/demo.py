@@ -22,7 +22,7 @@ from service.commands.add import add_with_progress, print_summary
 from service.commands.errors import CommandError
 from service.commands.search import print_hits
 from service.commands.sources import find_sources
-from service.commands.targets import HttpTarget
+from service.commands.targets import HttpTarget, Query
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 START_SECONDS = 300.0
@@ -55,7 +55,7 @@ def demo(
                 raise CommandError("the sample pictures were not all added; the reasons stand above")
             for query in QUERIES:
                 console.print(f'[bold]3.[/bold] searching with POST {url}/search: [green]"{query}"[/green]')
-                print_hits(target.search(query, structure_weight=None, limit=5, filter=None), console)
+                print_hits(target.search(Query(text=query, limit=5)).hits, console)
         _print_next_steps(console, url)
         if once:
             console.print("stopping; without `--once` (`make demo` without ONCE=1) it goes on serving on that address")

@@ -18,12 +18,14 @@ from service.commands.errors import CommandError
 from service.commands.sources import PictureSource
 from structxlip.client import AddResult as ClientAddResult
 from structxlip.client import Client, NewPicture, RetryPolicy
+from structxlip.client import Term as ClientTerm
 from structxlip.client.adding import AddPlan, add_batch, settled
 from structxlip.client.call import Call
 
 if TYPE_CHECKING:
     from index.collection import NewImage
     from index.local import LocalCollection
+    from service.search.queries import Term
     from structxlip.encoder import TwoViewEncoder
 
 # A service that starts, or that others keep busy, is waited for: 20 s or so.
@@ -50,6 +52,36 @@ class FoundPicture:
     structure: float
     metadata: Mapping[str, JsonValue]
     caption: str | None
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What to look for: words, a picture file, a sketch file, or several of them in equal parts.
+
+    Raises:
+        CommandError: If nothing is named.
+    """
+
+    text: str | None = None
+    image: bytes | None = None
+    sketch: bytes | None = None
+    negatives: tuple[str, ...] = ()
+    structure_weight: float | None = None
+    limit: int = 10
+    filter: JsonValue = None
+
+    def __post_init__(self) -> None:
+        if self.text is None and self.image is None and self.sketch is None:
+            raise CommandError("name what to look for: words, --image FILE, --sketch FILE, or several of these")
+
+
+@dataclass(frozen=True, slots=True)
+class FoundPictures:
+    """Hits, best first; ``no_match`` is ``None`` where the model carries no calibration."""
+
+    hits: list[FoundPicture]
+    no_match: bool | None
 
 
 class Target(Protocol):
@@ -59,8 +91,8 @@ class Target(Protocol):
         """Add some pictures; one result each, in order. Safe to call from several threads."""
         ...
 
-    def search(self, text: str, *, structure_weight: float | None, limit: int, filter: JsonValue) -> list[FoundPicture]:
-        """Find pictures by words."""
+    def search(self, query: Query) -> FoundPictures:
+        """Find pictures."""
         ...
 
     def original(self, image_id: str) -> bytes:
@@ -133,26 +165,65 @@ class LocalTarget:
             for item in loaded
         ]
 
-    def search(self, text: str, *, structure_weight: float | None, limit: int, filter: JsonValue) -> list[FoundPicture]:
-        """Find pictures by words."""
+    def search(self, query: Query) -> FoundPictures:
+        """Find pictures."""
         from index.filters import parse_filter
-        from service.search.queries import TwoViewQuery
+        from service.search.finding import Question, find
+        from service.search.negatives import make_exclusions, with_penalty
+        from service.search.queries import combine
 
-        weight = self._encoder.default_structure_weight if structure_weight is None else structure_weight
-        embedded = self._encoder.encode_texts([self._encoder.prepare_text(text)])
-        query = TwoViewQuery(embedded.appearance[0], embedded.structure[0], weight)
-        condition = None if filter is None else parse_filter(filter)
-        page = self._collection.search(query.vector(), limit=limit, filter=condition)
-        return [
+        encoder = self._encoder
+        chosen, default = query.structure_weight, encoder.default_structure_weight
+        wanted = combine(self._terms(query), structure_weight=chosen, default_weight=default)
+        away = [self._text_term(text) for text in query.negatives]
+        question = Question(
+            query=with_penalty(wanted, away),
+            exclusions=make_exclusions(
+                away, wanted, structure_weight=chosen, default_weight=default, calibration=encoder.calibration
+            ),
+            limit=query.limit,
+            filter=None if query.filter is None else parse_filter(query.filter),
+        )
+        answer = find(self._collection, encoder.calibration, question)
+        hits = [
             FoundPicture(
                 hit.record.id,
                 hit.score,
-                *query.scores(hit.appearance, hit.structure),
+                hit.appearance,
+                hit.structure,
                 hit.record.metadata,
                 hit.record.caption,
+                hit.confidence,
             )
-            for hit in page.items
+            for hit in answer.hits
         ]
+        return FoundPictures(hits, answer.no_match)
+
+    def _terms(self, query: Query) -> list[Term]:
+        from service.images import decode_image
+        from service.search.queries import Term
+        from structxlip.calibration import QueryKind
+        from structxlip.sketch import EmptySketchError
+
+        terms = [] if query.text is None else [self._text_term(query.text)]
+        if query.image is not None:
+            decoded = decode_image(query.image, self._limits, min_side=self._encoder.image_size)
+            seen = self._encoder.encode_images([self._encoder.prepare_image(decoded.rgb)])
+            terms.append(Term(QueryKind.PICTURE, seen.appearance[0], seen.structure[0]))
+        if query.sketch is not None:
+            try:
+                edges = self._encoder.prepare_sketch(decode_image(query.sketch, self._limits).rgb)
+            except EmptySketchError as error:
+                raise CommandError(str(error)) from error
+            terms.append(Term(QueryKind.SKETCH, None, self._encoder.encode_edge_maps([edges])[0]))
+        return terms
+
+    def _text_term(self, text: str) -> Term:
+        from service.search.queries import Term
+        from structxlip.calibration import QueryKind
+
+        told = self._encoder.encode_texts([self._encoder.prepare_text(text)])
+        return Term(QueryKind.TEXT, told.appearance[0], told.structure[0])
 
     def original(self, image_id: str) -> bytes:
         """Return one picture's file."""
@@ -261,14 +332,29 @@ class HttpTarget:
             for source in sources
         ]
 
-    def search(self, text: str, *, structure_weight: float | None, limit: int, filter: JsonValue) -> list[FoundPicture]:
-        """Find pictures by words."""
-        condition = cast("Mapping[str, JsonValue] | None", filter)
-        found = self._client.search(text, structure_weight=structure_weight, limit=limit, filter=condition)
-        return [
-            FoundPicture(hit.id, hit.score, hit.scores.appearance, hit.scores.structure, hit.metadata, hit.caption)
+    def search(self, query: Query) -> FoundPictures:
+        """Find pictures."""
+        terms = [ClientTerm(text=query.text), ClientTerm(image=query.image), ClientTerm(sketch=query.sketch)]
+        found = self._client.search(
+            query=[term for term in terms if term.to_json()],
+            negative=query.negatives or None,
+            structure_weight=query.structure_weight,
+            limit=query.limit,
+            filter=cast("Mapping[str, JsonValue] | None", query.filter),
+        )
+        hits = [
+            FoundPicture(
+                hit.id,
+                hit.score,
+                hit.scores.appearance,
+                hit.scores.structure,
+                hit.metadata,
+                hit.caption,
+                hit.confidence,
+            )
             for hit in found.hits
         ]
+        return FoundPictures(hits, found.no_match)
 
     def original(self, image_id: str) -> bytes:
         """Return one picture's file."""

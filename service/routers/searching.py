@@ -15,7 +15,7 @@ from service.bodies import body_documentation, inlined_schema, json_body, valida
 from service.links import image_links
 from service.problems import InvalidRequest, MalformedRequest
 from service.querying import ReadQuestion, read_question
-from service.schemas import HitOut, QueryTerm, SearchAnswer, SearchOptions, SearchRequest, ViewScores
+from service.schemas import Explanation, HitOut, QueryTerm, SearchAnswer, SearchOptions, SearchRequest, ViewScores
 from service.search.finding import Answer, Hit, find
 from service.security import require
 from service.state import ReadyState, ServiceState
@@ -24,6 +24,8 @@ from service.uploads import Upload, parse_json, read_multipart
 router = APIRouter(tags=["search"])
 
 FILE_FIELD, KIND_FIELD, OPTIONS_FIELD = "file", "kind", "options"
+# Hits of a page that are explained, the best ones: each takes as many embeddings as it has regions.
+MAX_EXPLAINED = 10
 KINDS = {"picture": "image", "sketch": "sketch"}
 UPLOAD_BODY: dict[str, Any] = {
     "required": True,
@@ -102,10 +104,13 @@ def _read_upload(upload: Upload) -> tuple[QueryTerm, SearchOptions]:
 
 async def _answer(state: ServiceState, terms: Sequence[QueryTerm], options: SearchOptions) -> Response:
     started = time.perf_counter()
+    if "explanation" in options.include and all(term.text is None for term in terms):
+        raise InvalidRequest("an explanation holds words against pictures; this query has none: leave `include` out")
     read = await read_question(state, terms, options)
     found = await _find(state, read)
+    explanations = await _explain(state, terms, options, read, found)
     answer = SearchAnswer(
-        hits=[_hit(hit) for hit in found.hits],
+        hits=[_hit(hit, explanations.get(hit.record.id)) for hit in found.hits],
         no_match=found.no_match,
         false_accept_rate=found.false_accept_rate,
         num_excluded=found.num_excluded,
@@ -126,7 +131,25 @@ async def _find(state: ServiceState, read: ReadQuestion) -> Answer:
         return await anyio.to_thread.run_sync(find, state.collection, state.encoder.calibration, read.question)
 
 
-def _hit(hit: Hit) -> HitOut:
+async def _explain(
+    state: ServiceState, terms: Sequence[QueryTerm], options: SearchOptions, read: ReadQuestion, found: Answer
+) -> dict[str, Explanation]:
+    """Explain the first hits, one after the other: regions are many, and other searches want to pass."""
+    if "explanation" not in options.include:
+        return {}
+    text = next(term.text for term in terms if term.text is not None)
+    phrases = await state.explainer.read_phrases(text)
+    explained = {}
+    for hit in found.hits[:MAX_EXPLAINED]:
+        data = await anyio.to_thread.run_sync(state.collection.original, hit.record.id)
+        if data is not None:  # deleted a moment ago
+            explained[hit.record.id] = await state.explainer.explain(
+                phrases, data, structure_weight=read.question.query.structure_weight
+            )
+    return explained
+
+
+def _hit(hit: Hit, explanation: Explanation | None) -> HitOut:
     return HitOut(
         id=hit.record.id,
         score=hit.score,
@@ -137,4 +160,5 @@ def _hit(hit: Hit) -> HitOut:
         width=hit.record.width,
         height=hit.record.height,
         links=image_links(hit.record.id),
+        explanation=explanation,
     )

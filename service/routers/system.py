@@ -16,7 +16,7 @@ from structxlip.calibration import QueryKind
 router = APIRouter(tags=["system"])
 
 # What a client may offer its user; a name is never taken away within one major version.
-FEATURES = ("sketch", "weighted_queries", "negatives", "confidence", "search_image", "fields")
+FEATURES = ("sketch", "weighted_queries", "negatives", "confidence", "search_image", "fields", "explain", "watchlists")
 
 
 @router.get("/info", dependencies=[require("read")], summary="Model, collection, limits")

@@ -217,3 +217,48 @@ def test_fields_of_the_metadata_are_listed(client: httpx.Client, pictures: list[
     }
     assert (fields['"price"']["min"], fields['"price"']["max"], fields['"price"']["kinds"]) == (4.5, 4.5, ["number"])
     assert fields['["a.b"]']["values"] == [{"value": True, "num_images": 1}]
+
+
+def test_an_explanation_can_be_worked_out_from_embeddings_and_boxes(
+    filled: httpx.Client, pictures: list[bytes]
+) -> None:
+    text = "a red circle left of two blue squares"
+    told = filled.post("/explain", json={"text": text, "image_id": "p5", "structure_weight": 0.3, "overlay": True})
+    assert told.status_code == 200, told.text
+    found = told.json()
+    assert [text[phrase["start"] : phrase["end"]] for phrase in found["phrases"]] == [
+        phrase["text"] for phrase in found["phrases"]
+    ]
+    picture = Image.open(io.BytesIO(pictures[5])).convert("RGB")
+    crops = []
+    for region in found["regions"]:
+        x0, y0, x1, y1 = region["box"]
+        corners = (x0 * picture.width, y0 * picture.height, x1 * picture.width, y1 * picture.height)
+        saved = io.BytesIO()
+        picture.crop(tuple(round(corner) for corner in corners)).save(saved, "PNG")
+        crops.append(_encoded(saved.getvalue()))
+    embedded = filled.post("/embed", json={"texts": [p["text"] for p in found["phrases"]], "images": crops}).json()
+    by_view = [
+        np.array([row[view] for row in embedded["texts"]]) @ np.array([row[view] for row in embedded["images"]]).T
+        for view in ("appearance", "structure")
+    ]
+    worked_out = 0.7 * by_view[0] + 0.3 * by_view[1]
+    np.testing.assert_allclose(found["similarities"], worked_out, atol=1e-4)
+    for pair in found["pairs"]:
+        assert pair["region"] == int(worked_out[pair["phrase"]].argmax())
+    assert [pair["similarity"] for pair in found["pairs"]] == sorted(
+        (max(row) for row in found["similarities"]), reverse=True
+    )
+    overlay = Image.open(io.BytesIO(base64.b64decode(found["overlay"])))
+    assert overlay.format == "PNG"
+
+
+def test_hits_come_with_the_same_explanation(filled: httpx.Client) -> None:
+    answer = _search(filled, text="two squares and a circle", include=["explanation"], limit=2, structure_weight=0.2)
+    for hit in answer["hits"]:
+        body = {"text": "two squares and a circle", "image_id": hit["id"], "structure_weight": 0.2}
+        alone = filled.post("/explain", json=body).json()
+        assert hit["explanation"] == {name: alone[name] for name in hit["explanation"]}
+    assert "explanation" in _search(filled, text="a")["hits"][0]
+    refused = filled.post("/search", json={"image_id": "p1", "include": ["explanation"]})
+    assert refused.status_code == 422
