@@ -25,6 +25,7 @@ from typing import Generic, Protocol, TypeVar
 
 import structlog
 
+from service.bulk_size import BulkSize
 from service.problems import DeadlineExceeded, InternalError, NotReady, Problem, TooManyRequests
 
 logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(__name__)
@@ -37,6 +38,7 @@ INTERACTIVE_TURNS_PER_BULK_TURN = 3
 BULK_BATCH_SECONDS = 0.5
 # The same while somebody has searched within `SEARCHING_SECONDS`.
 BULK_BATCH_SECONDS_AMID_SEARCHES = 0.1
+FIRST_BULK_BATCH_AMID_SEARCHES = 4
 SEARCHING_SECONDS = 10.0
 
 MIN_RETRY_AFTER_SECONDS = 1.0
@@ -199,6 +201,11 @@ class Batcher(Generic[ItemT, ResultT]):
         self._changed = threading.Condition()
         self._seconds_per_item = 0.0
         self._searched_at = float("-inf")
+        self._bulk_size = BulkSize(BULK_BATCH_SECONDS, largest=max_batch_size, first=max_batch_size)
+        self._bulk_size_amid_searches = BulkSize(
+            BULK_BATCH_SECONDS_AMID_SEARCHES, largest=max_batch_size, first=FIRST_BULK_BATCH_AMID_SEARCHES
+        )
+        self._size_in_use: BulkSize | None = None
         self._is_open = False
         self._worker = threading.Thread(target=self._work, name=f"batcher-{name}", daemon=True)
 
@@ -351,7 +358,8 @@ class Batcher(Generic[ItemT, ResultT]):
         if not len(self._queue):
             return []
         now, lane = time.monotonic(), self._queue.next_lane()
-        size = self._max_batch_size if lane is Lane.INTERACTIVE else self._bulk_batch_size(now)
+        self._size_in_use = None if lane is Lane.INTERACTIVE else self._current_bulk_size(now)
+        size = self._max_batch_size if self._size_in_use is None else self._size_in_use.size
         batch: list[_Ticket[ItemT, ResultT]] = []
         while self._queue.has(lane) and len(batch) < size:
             ticket = self._queue.pop(lane)
@@ -359,13 +367,8 @@ class Batcher(Generic[ItemT, ResultT]):
                 batch.append(ticket)
         return batch
 
-    def _bulk_batch_size(self, now: float) -> int:
-        """Return how many items run in the time that a bulk batch may take, at the measured rate."""
-        is_searching = now - self._searched_at < SEARCHING_SECONDS
-        seconds = BULK_BATCH_SECONDS_AMID_SEARCHES if is_searching else BULK_BATCH_SECONDS
-        if self._seconds_per_item * self._max_batch_size <= seconds:
-            return self._max_batch_size
-        return max(1, int(seconds / self._seconds_per_item))
+    def _current_bulk_size(self, now: float) -> BulkSize:
+        return self._bulk_size_amid_searches if now - self._searched_at < SEARCHING_SECONDS else self._bulk_size
 
     def _run(self, batch: list[_Ticket[ItemT, ResultT]]) -> None:
         started_at = time.monotonic()
@@ -376,6 +379,8 @@ class Batcher(Generic[ItemT, ResultT]):
         with self._changed:
             self._running = []
             self._note_rate(run_seconds / len(batch))
+            if self._size_in_use is not None:
+                self._size_in_use.note(len(batch), run_seconds)
         self._observer.on_batch(len(batch), run_seconds)
 
     def _run_or_bisect(self, batch: list[_Ticket[ItemT, ResultT]]) -> None:

@@ -18,7 +18,7 @@ from service.commands.errors import CommandError
 from service.commands.sources import PictureSource
 from structxlip.client import AddResult as ClientAddResult
 from structxlip.client import Client, NewPicture, RetryPolicy
-from structxlip.client import Term as ClientTerm
+from structxlip.client import Term as QueryTerm
 from structxlip.client.adding import AddPlan, add_batch, settled
 from structxlip.client.call import Call
 
@@ -334,10 +334,11 @@ class HttpTarget:
 
     def search(self, query: Query) -> FoundPictures:
         """Find pictures."""
-        terms = [ClientTerm(text=query.text), ClientTerm(image=query.image), ClientTerm(sketch=query.sketch)]
+        forms: dict[str, Any] = {"text": query.text, "image": query.image, "sketch": query.sketch}
+        terms = [QueryTerm(**{name: value}) for name, value in forms.items() if value is not None]
         found = self._client.search(
-            query=[term for term in terms if term.to_json()],
-            negative=query.negatives or None,
+            query=terms,
+            negative=query.negatives,
             structure_weight=query.structure_weight,
             limit=query.limit,
             filter=cast("Mapping[str, JsonValue] | None", query.filter),

@@ -34,8 +34,8 @@ async def watch(name: ListName, request: Request, state: ReadyState) -> IndexAns
     state.embedder.admission.refuse_when_full()
     async with state.upload_budget.lease() as lease:
         candidates = await read_candidates(request, state, lease)
-        state.embedder.admission.refuse_when_full()
-        return await watch_pictures(state, name, candidates)
+        with state.embedder.admission.announce(len(candidates)):
+            return await watch_pictures(state, name, candidates)
 
 
 @router.get("", dependencies=[require("read")], summary="Every list")

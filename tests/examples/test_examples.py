@@ -89,3 +89,14 @@ def test_a_query_without_a_match_is_told_apart_where_the_model_can(url: str) -> 
     assert told[matched + 1].startswith("  scene-00")
     assert ("nothing here matches" in told[unmatched + 1]) == is_calibrated
     assert ("confidence None" in told[-1]) != is_calibrated
+
+
+def test_a_watched_picture_is_recognised_in_its_copies(url: str) -> None:
+    *copies, another = lines("watch_for_copies.py", "--url", url)
+    assert [line.split()[0] for line in copies if "resembles a picture of 'example'" in line] == [
+        "recoloured",
+        "grey",
+        "inverted",
+        "blurred",
+    ]
+    assert another.split(maxsplit=1) == ["another", "resembles nothing that is watched for"]

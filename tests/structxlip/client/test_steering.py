@@ -12,7 +12,16 @@ import pytest
 from PIL import Image, ImageOps
 
 from service.settings import Settings
-from structxlip.client import AsyncClient, Client, InvalidRequestError, PictureError, Term
+from structxlip.client import (
+    AsyncClient,
+    Client,
+    InvalidRequestError,
+    NewPicture,
+    NotFoundError,
+    PictureError,
+    Term,
+    Watchlist,
+)
 from structxlip.models import load_encoder
 from tests.support.calibrations import plain_calibration
 from tests.support.samples import SAMPLES, sample_pictures
@@ -135,3 +144,44 @@ def test_an_uncalibrated_model_cannot_be_asked_for_confidence(samples: Client) -
     assert samples.search(SEVERAL).no_match is None
     with pytest.raises(InvalidRequestError, match="calibrat"):
         samples.search(SEVERAL, only_confident=True)
+
+
+def test_an_explanation_names_phrases_and_boxes_that_can_be_followed(samples: Client) -> None:
+    explanation = samples.explain(SEVERAL, image_id="scene-00", overlay=True)
+    assert explanation.phrases
+    for phrase in explanation.phrases:
+        assert SEVERAL[phrase.start : phrase.end] == phrase.text
+    for region in explanation.regions:
+        x0, y0, x1, y1 = region.box
+        assert 0 <= x0 < x1 <= 1
+        assert 0 <= y0 < y1 <= 1
+    assert len(explanation.similarities) == len(explanation.phrases)
+    for pair in explanation.pairs:
+        assert explanation.similarities[pair.phrase][pair.region] == pair.similarity
+    assert explanation.overlay is not None
+    assert Image.open(BytesIO(explanation.overlay)).format == "PNG"
+    assert explanation.structure_weight == samples.info().default_structure_weight
+    assert samples.explain(SEVERAL, image=SAMPLES / "scene-00.jpg").overlay is None
+    with pytest.raises(NotFoundError):
+        samples.explain(SEVERAL, image_id="no-such-picture")
+    explained = samples.search(SEVERAL, limit=2, include=["explanation"]).hits
+    assert explained[0].explanation is not None
+    assert explained[0].explanation.phrases == explanation.phrases
+
+
+def test_a_watch_list_tells_of_a_copy_added_afterwards(client: Client) -> None:
+    assert client.watchlists.list() == ()
+    (watched,) = client.watchlists.add("logos", [NewPicture(SAMPLES / "scene-03.jpg", "logo")])
+    assert (watched.id, watched.status) == ("logo", "created")
+    assert client.watchlists.list() == (Watchlist("logos", 1),)
+    assert [image.id for image in client.watchlists.images("logos")] == ["logo"]
+    copy = ImageOps.grayscale(Image.open(SAMPLES / "scene-03.jpg"))
+    (resemblance,) = client.add(copy, id="copy").resembles
+    assert (resemblance.watchlist, resemblance.id) == ("logos", "logo")
+    assert resemblance.score > 0.5
+    assert client.add(SAMPLES / "scene-30.jpg", id="another").resembles == ()
+    client.watchlists.delete_image("logos", "logo")
+    with pytest.raises(NotFoundError):
+        client.watchlists.delete("logos")
+    with pytest.raises(NotFoundError):
+        client.watchlists.images("logos")
