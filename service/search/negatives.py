@@ -15,7 +15,7 @@ import numpy as np
 from service.search.queries import Term, TwoViewQuery, Vector, combine
 from structxlip.calibration import MatchCalibration
 
-# Chosen on rendered scenes: see benchmarks/negatives.py and docs/decisions/0012.
+# A first guess each: benchmarks/negatives.py measures what they do (docs/decisions/0012).
 PENALTY = 0.5
 CLEAR_STANDING = 1.5
 

@@ -73,7 +73,8 @@ def combine(terms: Sequence[Term], *, structure_weight: float | None, default_we
     shares /= shares.sum()
     if structure_weight is None:
         natural = [term.natural_weight(default_weight) for term in terms]
-        structure_weight = min(1.0, float(shares @ natural))
+        # Not by the shares where all agree: thirds of 1 add up to a little less.
+        structure_weight = natural[0] if len(set(natural)) == 1 else min(1.0, float(shares @ natural))
     coloured = [
         (share, term.appearance) for share, term in zip(shares, terms, strict=True) if term.appearance is not None
     ]
