@@ -23,12 +23,13 @@ export class Explanation {
   async show({ text, title }, imageId, weight) {
     this.clear();
     const asked = this.#asked;
-    this.panel.append(make("h3", { text: title }), make("p", { class: "explained", text }));
+    const note = make("p", { class: "explained-answer", text: "Looking at the parts of the picture …" });
+    this.panel.append(make("h3", { text: title }), make("p", { class: "explained", text }), note);
     let explained;
     try {
       explained = await this.api.explain({ text, image_id: imageId, structure_weight: weight });
     } catch (error) {
-      if (asked === this.#asked) this.panel.append(make("p", { class: "soft", text: error.message }));
+      note.textContent = error.message;
       return;
     }
     if (asked === this.#asked) this.#draw(text, title, explained);

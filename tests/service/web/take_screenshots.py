@@ -71,10 +71,7 @@ def _detail(page: Page) -> None:
     page.locator("#words").fill(WORDS)
     page.wait_for_timeout(SETTLED_MILLISECONDS)
     page.locator(".card button").first.click()
-    page.wait_for_timeout(SETTLED_MILLISECONDS)
-    phrases = page.locator(".phrase")
-    if phrases.count():
-        phrases.first.hover()
+    page.locator(".phrase").first.hover(timeout=120_000)
 
 
 def _sketch(page: Page) -> None:
