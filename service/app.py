@@ -22,7 +22,7 @@ from service.metrics import Metrics, MetricsMiddleware
 from service.problems import MEDIA_TYPE as PROBLEM_MEDIA_TYPE
 from service.problems import Problem, install_problem_handlers
 from service.remote_images import RemoteImages
-from service.routers import adding, embeddings, explaining, images, searching, system, watchlists
+from service.routers import adding, embeddings, explaining, images, page, searching, system, watchlists
 from service.schemas import AnsweredProblem
 from service.search.cache import QueryCache
 from service.search.resemblance import ResemblanceRules
@@ -86,6 +86,7 @@ def create_app(
         system.router,
     ):
         app.include_router(router, responses=PROBLEM_RESPONSES)
+    app.include_router(page.create_router())
     install_collection_problems(app)
     # The last added stands outermost: problems > metrics > security > CORS > routes.
     if settings.cors_origins:

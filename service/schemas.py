@@ -387,6 +387,8 @@ class HitOut(AnswerModel):
     )
     metadata: dict[str, JsonValue]
     caption: str | None
+    width: int = Field(description="Of the original, upright: a gallery can be laid out before pictures arrive.")
+    height: int
     links: ImageLinks
     explanation: Explanation | None = Field(None, description="Where it was asked for.")
 

@@ -119,6 +119,7 @@ def _free_port(port: int) -> int:
 def _print_next_steps(console: Console, url: str) -> None:
     command = _own_command()
     console.print("[bold]Where to look next[/bold]")
+    console.print(f"  {url}/         the page: search by words, pictures and sketches")
     console.print(f"  {url}/docs     every call, to try in the browser")
     console.print(f"  {url}/info     the model, its fingerprint, the limits")
     console.print(f"  {url}/metrics  what Prometheus reads")

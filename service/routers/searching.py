@@ -157,6 +157,8 @@ def _hit(hit: Hit, explanation: Explanation | None) -> HitOut:
         confidence=hit.confidence,
         metadata=dict(hit.record.metadata),
         caption=hit.record.caption,
+        width=hit.record.width,
+        height=hit.record.height,
         links=image_links(hit.record.id),
         explanation=explanation,
     )
