@@ -247,6 +247,8 @@ class RegimeConfig:
         amp: `bf16` runs the towers in bfloat16; losses are always float32.
         device: `auto`, `cpu` or `cuda`.
         num_threads: Of torch on the CPU; 0 leaves torch's own choice.
+        pack_texts: Encode texts of like length together and the frozen layers once for each text: the same embeddings
+            for less work, where the text tower is open_clip's own.
     """
 
     batch_size: Annotated[int, Field(ge=2)] = 16
@@ -254,6 +256,7 @@ class RegimeConfig:
     amp: Literal["none", "bf16"] = "none"
     device: str = "auto"
     num_threads: Annotated[int, Field(ge=0)] = 0
+    pack_texts: bool = False
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -264,7 +267,10 @@ class FreezingConfig:
         mode: `none`; `backbone` trains final projections, scales and the edge branch; `towers` trains the last
             `last_layers` of each tower besides.
         last_layers: For `towers`.
+        text_layers: For `towers`: of the text tower, where its number differs.
         train_text: For `towers`: train the whole text tower.
+        used_tokens_only: Of the token vectors, train those that the training captions use; the others have no gradient
+            anyway, and are left out of every step. Not for sources that change their captions.
         running_statistics: `keep` leaves those of batch normalisations as they are and normalises with them in training
             too: right for a pretrained tower, above all one whose statistics were folded into its weights. `learn` is
             for training from scratch.
@@ -274,7 +280,9 @@ class FreezingConfig:
 
     mode: Literal["none", "backbone", "towers"] = "none"
     last_layers: Annotated[int, Field(ge=0)] = 0
+    text_layers: Annotated[int, Field(ge=0)] | None = None
     train_text: bool = False
+    used_tokens_only: bool = False
     running_statistics: Literal["learn", "keep"] = "learn"
     cache_folder: str = ""
 
@@ -337,6 +345,10 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.freezing.used_tokens_only and self.data.train.kind == "scenes":
+            raise ValueError(
+                "freezing.used_tokens_only needs captions that stay, and scenes are told anew in every epoch"
+            )
         if not self.freezing.cache_folder:
             return
         if self.freezing.mode == "none":

@@ -25,6 +25,7 @@ from structxlip.pooling import (
 from training.config import LossConfig
 from training.data import Batch
 from training.frozen import FrozenFeatures, SplitTower
+from training.texts import PackedTower
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,14 @@ class FeatureExtractor:
         loss: Which losses count, and how regions are embedded.
         split: The image tower cut after its frozen layers, where their features are kept.
         kept: Those features.
+        packed: Reads texts without padding; without it each set of texts is padded to its longest.
     """
 
     encoder: TwoViewEncoder
     loss: LossConfig
     split: SplitTower | None = None
     kept: FrozenFeatures | None = None
+    packed: PackedTower | None = None
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Return features by name, each with its rows first: `image` and `text`, and what the other losses need."""
@@ -49,6 +52,8 @@ class FeatureExtractor:
 
     def _texts(self, batch: Batch) -> dict[str, Tensor]:
         loss, model = self.loss, self.encoder.model
+        if self.packed is not None:
+            return self._packed_texts(self.packed, batch)
         features: dict[str, Tensor] = {}
         for name, tokens_BL, kind in (
             ("text", batch.tokens, "full"),
@@ -60,6 +65,22 @@ class FeatureExtractor:
                 features["chunks"] = project_text(model, pool_chunks(text.hidden, batch.chunks))
             elif kind == "full" or loss.structure:
                 features[name] = self.encoder.embed_tokens(tokens_BL)
+        return features
+
+    def _packed_texts(self, packed: PackedTower, batch: Batch) -> dict[str, Tensor]:
+        loss, model = self.loss, self.encoder.model
+        is_chunked = loss.local > 0
+        sets = {"text": batch.tokens}
+        if loss.structure or (is_chunked and loss.local_text == "structural"):
+            sets["structural"] = batch.structural_tokens
+        found = packed(
+            list(sets.values()),
+            chunks=batch.chunks if is_chunked else None,
+            chunked_set=1 if loss.local_text == "structural" else 0,
+        )
+        features = dict(zip(sets, found.embeddings, strict=True))
+        if found.chunks is not None:
+            features["chunks"] = project_text(model, found.chunks)
         return features
 
     def _pictures(self, batch: Batch) -> dict[str, Tensor]:

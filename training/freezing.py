@@ -49,12 +49,14 @@ def freeze(encoder: TwoViewEncoder, config: FreezingConfig) -> None:
     """Keep part of an encoder as it is; a frozen normalisation keeps its statistics too, in `set_training`."""
     if config.mode == "none":
         return
-    num_trained = config.last_layers if config.mode == "towers" else 0
+    is_towers = config.mode == "towers"
+    num_image = config.last_layers if is_towers else 0
+    num_text = num_image if config.text_layers is None or not is_towers else config.text_layers
     depths = layer_depths(encoder.model)
     for name, parameter in encoder.model.named_parameters():
         is_text = not name.startswith("visual.")
-        trains_tower = config.mode == "towers" and config.train_text and is_text
-        parameter.requires_grad_(trains_tower or depths[name] <= num_trained)
+        trains_tower = is_towers and config.train_text and is_text
+        parameter.requires_grad_(trains_tower or depths[name] <= (num_text if is_text else num_image))
 
 
 def num_frozen_layers(model: nn.Module, config: FreezingConfig) -> int:
@@ -64,6 +66,20 @@ def num_frozen_layers(model: nn.Module, config: FreezingConfig) -> int:
     ]
     num_trained = config.last_layers if config.mode == "towers" else 0
     return max(0, 1 + max(layers, default=-1) - num_trained) if config.mode != "none" else 0
+
+
+def num_frozen_text_layers(model: nn.Module) -> int:
+    """Return how many layers of the text tower learn nothing, nor anything before them."""
+    learns: dict[int, bool] = {}
+    for name, parameter in model.named_parameters():
+        if name.startswith("visual."):
+            continue
+        found = _layer_of(name)
+        if found is not None:
+            learns[found[1]] = learns.get(found[1], False) or parameter.requires_grad
+        elif _FIRST.match(name) and parameter.requires_grad:
+            return 0
+    return next((layer for layer in sorted(learns) if learns[layer]), len(learns))
 
 
 def set_training(encoder: TwoViewEncoder, is_training: bool, *, keeps_statistics: bool = False) -> None:

@@ -60,7 +60,9 @@ class FrozenFeatures:
         """Return float32 `(B, …)` of one view of some records."""
         table = self.rgb if view == "rgb" else self.edges
         assert table is not None, "the edge maps of this model do not go through the image tower"
-        return torch.from_numpy(np.asarray(table[list(indices), [int(m) for m in is_mirrored]], dtype=np.float32))
+        kept = torch.from_numpy(table[list(indices), [int(m) for m in is_mirrored]])
+        is_map = kept.ndim == 4
+        return kept.to(torch.float32, memory_format=torch.channels_last if is_map else torch.preserve_format)
 
 
 def split_image_tower(model: nn.Module, num_frozen: int) -> SplitTower:

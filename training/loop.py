@@ -9,8 +9,8 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,17 @@ from structxlip.gradcache import gradcache_step
 from structxlip.losses import LogitScale, LossTerms, LossWeights, bounded_scale
 from structxlip.models import resolve_device
 from structxlip.regions import build_region_proposer
-from training.config import TrainConfig, TrainingConfigError
+from structxlip.tokenizer import PADDING
+from training.allocation import keep_freed_memory
+from training.config import AugmentationConfig, TrainConfig, TrainingConfigError
+from training.convolutions import suit_cpu
 from training.data import Batch, BatchPlan, PairSource, SampleMaker, collate, load_batches, open_source, validated
-from training.data.samples import PictureCache, SampleSet
-from training.evaluate import best_weight, embed_pairs, metric_of, sweep, views
+from training.data.samples import PictureCache, SampleSet, TextCache
+from training.evaluate import PairEmbeddings, best_weight, embed_pairs, metric_of, sweep, views
 from training.features import FeatureExtractor
-from training.freezing import freeze, num_frozen_layers, set_training
-from training.frozen import keep_features, split_image_tower
+from training.freezing import freeze, num_frozen_layers, num_frozen_text_layers, set_training
+from training.frozen import FrozenFeatures, keep_features, split_image_tower
+from training.held_out import HeldOut, embed, hold_out
 from training.logs import RunLog, say
 from training.objective import Objective, values_of, weight_schedule
 from training.optimisation import (
@@ -47,6 +51,8 @@ from training.optimisation import (
 )
 from training.start import rebuilt, span_finder, start_encoder
 from training.state import Course, Learner, load_state, read_state, save_state
+from training.texts import Ids, PackedTower, is_packable
+from training.used_tokens import learn_used_tokens
 
 BEST, LAST = "best", "last"
 
@@ -70,6 +76,25 @@ class RunResult:
     course: Course
 
 
+@dataclass
+class RunCache:
+    """What is made once and used in every epoch, or by several runs over the same records.
+
+    Attributes:
+        pictures: Prepared pictures; none are kept where left out.
+        texts: Prepared texts; likewise.
+        features: Features of the frozen layers of the image tower for each training record.
+        held_out: The validation pairs, prepared.
+        token_features: Features of the frozen layers of the text tower, by text.
+    """
+
+    pictures: PictureCache | None = None
+    texts: TextCache | None = None
+    features: FrozenFeatures | None = None
+    held_out: HeldOut | None = None
+    token_features: dict[Ids, Tensor] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Run:
     """The parts of a run, none of which is replaced while it goes."""
@@ -85,7 +110,7 @@ class Run:
     extract: FeatureExtractor
     objective: Objective
     shadow: TwoViewEncoder
-    pictures: PictureCache | None
+    cache: RunCache
 
     @property
     def folder(self) -> Path:
@@ -123,7 +148,7 @@ def train(config: TrainConfig, *, ranks: Ranks = ONE_PROCESS) -> RunResult:
             log.say(f"going on after step {course.total_steps}")
         while course.epoch < config.optimiser.epochs and not course.is_finished:
             clock = _Clock(config.regime.batch_size)
-            for batches in _epoch(run):
+            for batches in epoch_batches(run):
                 values = take_step(run, batches)
                 log.step(course.total_steps, run.num_steps, {**values, "img_per_s": clock.rate()})
                 if interrupted.is_set(ranks, run.learner.encoder.device):
@@ -133,7 +158,7 @@ def train(config: TrainConfig, *, ranks: Ranks = ONE_PROCESS) -> RunResult:
                 if config.saving.every_steps and course.total_steps % config.saving.every_steps == 0:
                     save_state(run.folder, run.learner, config.to_dict(), ranks)
             course.epoch, course.step = course.epoch + 1, 0
-            if _is_validation_due(run):
+            if is_validation_due(run):
                 validate(run, log)
             course.is_finished = _is_over(run)
             save_state(run.folder, run.learner, config.to_dict(), ranks)
@@ -147,15 +172,34 @@ def prepare(config: TrainConfig, ranks: Ranks = ONE_PROCESS) -> Run:
     _check(config, ranks)
     if config.regime.num_threads:
         torch.set_num_threads(config.regime.num_threads)
-    folder = Path(config.saving.run_folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    Path(config.saving.run_folder).mkdir(parents=True, exist_ok=True)
+    image_size = _image_size(config, _device(config, ranks))
+    sources = [_open(config, name, image_size) for name in ("train", "val")]
+    keeps = config.data.cache == "memory"
+    run = assemble(config, *sources, RunCache({}, {}) if keeps else RunCache(), ranks)
+    load_state(run.folder, run.learner, ranks)
+    return run
+
+
+def assemble(
+    config: TrainConfig,
+    train_source: PairSource,
+    val_source: PairSource,
+    cache: RunCache,
+    ranks: Ranks = ONE_PROCESS,
+) -> Run:
+    """Build the model and everything else that a run over these sources needs, at its very start."""
     device = _device(config, ranks)
     torch.manual_seed(config.seed)
-    image_size = _image_size(config, device)
-    train_source, val_source = (_open(config, name, image_size) for name in ("train", "val"))
     encoder = start_encoder(config.model, device=device, source=train_source)
     encoder.model.to(memory_format=torch.channels_last)
+    if device == "cpu":
+        suit_cpu(encoder.model)
+        keep_freed_memory()
     freeze(encoder, config.freezing)
+    maker = sample_maker(config, encoder)
+    if config.freezing.used_tokens_only:
+        learn_used_tokens(encoder.model, _training_ids(train_source, maker))
     local_scale = LogitScale(config.loss.local_scale).to(device)
     local_scale.requires_grad_(config.loss.local > 0)
     parameters = trained_parameters(encoder, local_scale, config.optimiser)
@@ -167,8 +211,6 @@ def prepare(config: TrainConfig, ranks: Ranks = ONE_PROCESS) -> Run:
     )
     # The same start in every process, but other draws of dropout.
     torch.manual_seed(config.seed + 1 + ranks.index)
-    load_state(folder, learner, ranks)
-    maker = _maker(config, encoder)
     return Run(
         config=config,
         ranks=ranks,
@@ -178,10 +220,10 @@ def prepare(config: TrainConfig, ranks: Ranks = ONE_PROCESS) -> Run:
         plan=BatchPlan(len(train_source), config.regime.batch_size, config.seed),
         learner=learner,
         parameters=parameters,
-        extract=_extractor(config, encoder, train_source, maker, ranks),
+        extract=_extractor(config, encoder, train_source, maker, cache, ranks),
         objective=Objective(encoder, local_scale, config.loss, ranks),
         shadow=rebuilt(encoder),
-        pictures={} if config.data.cache == "memory" else None,
+        cache=cache,
     )
 
 
@@ -230,7 +272,7 @@ def add_gradients(run: Run, batches: Sequence[Batch], weights: LossWeights) -> t
         return run.objective.total(parts["terms"], weights)
 
     def encode(batch: Batch) -> Mapping[str, Tensor]:
-        with _autocast(run):
+        with _precision(run):
             return run.extract(batch)
 
     if len(batches) == 1:
@@ -246,7 +288,7 @@ def validate(run: Run, log: RunLog) -> None:
     config, course = run.config, run.learner.course
     if not run.ranks.index:
         run.shadow.load_state_dict(run.learner.average.state_dict())
-        pairs = embed_pairs(run.shadow, run.val_source, batch_size=config.evaluation.batch_size)
+        pairs = embed_validation(run)
         weight = best_weight(sweep(pairs, config.evaluation.num_weights)) if config.loss.is_structural else 0.0
         measured = views(pairs, weight)
         value = metric_of(measured, config.evaluation.metric)
@@ -260,6 +302,28 @@ def validate(run: Run, log: RunLog) -> None:
         for name in (LAST, *((BEST,) if is_better else ())):
             save_run_checkpoint(run, name, weight, metrics)
     _share_course(run)
+
+
+def embed_validation(run: Run) -> PairEmbeddings:
+    """Embed the validation pairs with the averaged weights; what `data.cache` keeps is prepared only once."""
+    size, cache = run.config.evaluation.batch_size, run.cache
+    if cache.pictures is None:
+        return embed_pairs(run.shadow, run.val_source, batch_size=size)
+    if cache.held_out is None:
+        cache.held_out = _held_out(run)
+    packed = run.extract.packed and run.extract.packed.of(run.shadow.model)
+    return embed(run.shadow, cache.held_out, batch_size=size, packed=packed)
+
+
+def _held_out(run: Run) -> HeldOut:
+    freezing, encoder = run.config.freezing, run.shadow
+    if not freezing.cache_folder:
+        return hold_out(encoder, run.val_source)
+    num_frozen = num_frozen_layers(encoder.model, freezing)
+    split = split_image_tower(encoder.model, num_frozen)
+    as_it_is = replace(run.maker, augmentation=AugmentationConfig())
+    kept = keep_features(Path(freezing.cache_folder), encoder, split, run.val_source, as_it_is)
+    return hold_out(encoder, run.val_source, kept=kept, num_frozen=num_frozen)
 
 
 def save_run_checkpoint(run: Run, name: str, weight: float, metrics: dict[str, Any]) -> None:
@@ -289,10 +353,10 @@ def provenance(config: TrainConfig, source: PairSource) -> Provenance:
     )
 
 
-def _epoch(run: Run) -> Iterator[list[Batch]]:
+def epoch_batches(run: Run) -> Iterator[list[Batch]]:
     """Yield what is left of the current epoch."""
     config, course = run.config, run.learner.course
-    samples = SampleSet(run.train_source, run.maker, course.epoch, run.pictures)
+    samples = SampleSet(run.train_source, run.maker, course.epoch, run.cache.pictures, run.cache.texts)
     tower = run.learner.encoder.text_tower
     yield from load_batches(
         samples,
@@ -372,7 +436,8 @@ def _open(config: TrainConfig, name: str, image_size: int) -> PairSource:
     return usable
 
 
-def _maker(config: TrainConfig, encoder: TwoViewEncoder) -> SampleMaker:
+def sample_maker(config: TrainConfig, encoder: TwoViewEncoder) -> SampleMaker:
+    """Return what makes the samples of a run."""
     has_local = config.loss.local > 0
     return SampleMaker(
         preprocessing=encoder.preprocessing,
@@ -382,37 +447,61 @@ def _maker(config: TrainConfig, encoder: TwoViewEncoder) -> SampleMaker:
         regions=build_region_proposer(config.loss.regions) if has_local else None,
         find_spans=span_finder(encoder, WindowChunker()) if has_local else None,
         chunk_full_text=config.loss.local_text == "full",
+        looks=config.loss.is_structural or not config.freezing.cache_folder,
         augmentation=config.data.augmentation,
         seed=config.seed,
     )
 
 
+def _training_ids(source: PairSource, maker: SampleMaker) -> Iterator[list[int]]:
+    yield [PADDING]
+    for index in range(len(source)):
+        for caption in source.captions(index):
+            text = maker.text(caption)
+            yield [*text.tokens.tolist(), *text.structural_tokens.tolist()]
+
+
 def _extractor(
-    config: TrainConfig, encoder: TwoViewEncoder, source: PairSource, maker: SampleMaker, ranks: Ranks
+    config: TrainConfig,
+    encoder: TwoViewEncoder,
+    source: PairSource,
+    maker: SampleMaker,
+    cache: RunCache,
+    ranks: Ranks,
 ) -> FeatureExtractor:
-    freezing = config.freezing
+    freezing, packed = config.freezing, _packed_tower(config, encoder, cache)
     if not freezing.cache_folder:
-        return FeatureExtractor(encoder, config.loss)
+        return FeatureExtractor(encoder, config.loss, packed=packed)
     split = split_image_tower(encoder.model, num_frozen_layers(encoder.model, freezing))
+    if cache.features is not None:
+        return FeatureExtractor(encoder, config.loss, split, cache.features, packed)
     keep = partial(keep_features, Path(freezing.cache_folder), encoder, split, source, maker)
     if not ranks.index:
         keep(say=say)
     if ranks.count > 1:
         dist.barrier(group=ranks.group)
-    return FeatureExtractor(encoder, config.loss, split, keep())
+    cache.features = keep()
+    return FeatureExtractor(encoder, config.loss, split, cache.features, packed)
+
+
+def _packed_tower(config: TrainConfig, encoder: TwoViewEncoder, cache: RunCache) -> PackedTower | None:
+    if not config.regime.pack_texts or not is_packable(encoder.model):
+        return None
+    num_frozen = num_frozen_text_layers(encoder.model) if config.data.cache == "memory" else 0
+    return PackedTower(encoder.model, num_frozen=num_frozen, kept=cache.token_features)
 
 
 @contextmanager
-def _autocast(run: Run) -> Iterator[None]:
+def _precision(run: Run) -> Iterator[None]:
     device = torch.device(run.learner.encoder.device).type
-    is_mixed = run.config.regime.amp == "bf16"
-    with ExitStack() as precision:
-        if is_mixed and device == "cpu":
-            # torch's fused attention is slow backwards in bfloat16 on a CPU: more than half of a text tower's step.
-            # Matrix products train it 1.5 to 1.7 times faster (one core with AMX, torch 2.14, 2026-11-24).
-            precision.enter_context(sdpa_kernel(SDPBackend.MATH))
-        precision.enter_context(torch.autocast(device, dtype=torch.bfloat16, enabled=is_mixed))
-        yield
+    is_reduced = run.config.regime.amp == "bf16"
+    with torch.autocast(device, dtype=torch.bfloat16, enabled=is_reduced):
+        if device == "cpu" and is_reduced:
+            # The fused kernel's backward pass takes twice as long in bfloat16 (128 texts of 77 tokens: 127 and 63 ms).
+            with sdpa_kernel(SDPBackend.MATH):
+                yield
+        else:
+            yield
 
 
 def _modules(learner: Learner) -> nn.Module:
@@ -441,7 +530,7 @@ def _require_finite(run: Run, batches: Sequence[Batch], loss: Tensor, norm: Tens
 
 @torch.no_grad()
 def _broken(run: Run, batch: Batch) -> list[str]:
-    with _autocast(run):
+    with _precision(run):
         features = run.extract(batch)
     rows = torch.ones(len(batch), dtype=torch.bool)
     for name in ("image", "text", "edge", "structural"):
@@ -450,7 +539,8 @@ def _broken(run: Run, batch: Batch) -> list[str]:
     return [key for key, is_sound in zip(batch.keys, rows.tolist(), strict=True) if not is_sound]
 
 
-def _is_validation_due(run: Run) -> bool:
+def is_validation_due(run: Run) -> bool:
+    """Whether the epoch that has just ended is one after which to measure."""
     epoch, config = run.learner.course.epoch, run.config
     return epoch % config.evaluation.every_epochs == 0 or epoch == config.optimiser.epochs
 

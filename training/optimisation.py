@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -58,6 +59,7 @@ def build_optimiser(parameters: list[NamedParameter], config: OptimiserConfig) -
         lr=config.lr,
         betas=(config.beta1, config.beta2),
         eps=config.eps,
+        fused=True,
     )
 
 
@@ -91,7 +93,8 @@ class MovingAverage:
         self._encoder = encoder
         self._decay = decay
         self.num_updates = 0
-        self.average = {name: tensor.detach().clone() for name, tensor in encoder.state_dict().items()} if decay else {}
+        self._shadow = copy.deepcopy(_modules(encoder)) if decay else None
+        self._moving, self._copied = _moving(_modules(encoder), self._shadow) if self._shadow is not None else ([], [])
 
     @torch.no_grad()
     def update(self) -> None:
@@ -100,22 +103,47 @@ class MovingAverage:
             return
         self.num_updates += 1
         keep = min(self._decay, (1 + self.num_updates) / (10 + self.num_updates))
-        for name, tensor in self._encoder.state_dict().items():
-            known = self.average[name]
-            if tensor.is_floating_point():
-                known.lerp_(tensor, 1 - keep)
-            else:
-                known.copy_(tensor)
+        averaged, current = (list(side) for side in zip(*self._moving, strict=True))
+        torch._foreach_lerp_(averaged, current, 1 - keep)
+        for known, counted in self._copied:
+            known.copy_(counted)
+
+    @property
+    def average(self) -> dict[str, Tensor]:
+        """The averaged weights by name; none without a decay."""
+        return {} if self._shadow is None else dict(self._shadow.state_dict())
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the weights to evaluate and to save."""
-        return self.average if self._decay else self._encoder.state_dict()
+        return self._encoder.state_dict() if self._shadow is None else self.average
 
     def load(self, average: Mapping[str, Tensor], num_updates: int) -> None:
         """Go on from an average that was saved."""
-        for name, tensor in average.items():
-            self.average[name].copy_(tensor)
+        if self._shadow is not None:
+            self._shadow.load_state_dict(dict(average))
         self.num_updates = num_updates
+
+
+def _modules(encoder: TwoViewEncoder) -> nn.ModuleDict:
+    parts = {"model": encoder.model}
+    return nn.ModuleDict(parts if encoder.edge_branch is None else {**parts, "edge_branch": encoder.edge_branch})
+
+
+_Pairs = list[tuple[Tensor, Tensor]]
+
+
+def _moving(modules: nn.Module, shadow: nn.Module) -> tuple[_Pairs, _Pairs]:
+    """Return (average, current) of weights that learn and of running statistics, and of counters, which are copied."""
+    pairs = [
+        (known.detach(), current.detach())
+        for known, current in zip(shadow.parameters(), modules.parameters(), strict=True)
+        if current.requires_grad
+    ]
+    buffers = list(zip(shadow.buffers(), modules.buffers(), strict=True))
+    return (
+        [*pairs, *((known, current) for known, current in buffers if current.is_floating_point())],
+        [(known, current) for known, current in buffers if not current.is_floating_point()],
+    )
 
 
 def _named(encoder: TwoViewEncoder, local_scale: LogitScale) -> Iterator[tuple[str, nn.Parameter]]:

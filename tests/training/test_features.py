@@ -11,14 +11,14 @@ from structxlip.pooling import image_tower_patch_features, project_regions, roi_
 from tests.training.builders import TINY_PREPROCESSING, tiny_config
 from training.data import Batch
 from training.freezing import set_training
-from training.loop import Run, _epoch, prepare
+from training.loop import Run, epoch_batches, prepare
 
 CNN = {"kind": "cnn", "width": 8, "grid": 4}
 
 
 def run_of(folder: Path, **changes: Any) -> tuple[Run, Batch]:
     run = prepare(tiny_config(folder, **changes))
-    return run, next(_epoch(run))[0]
+    return run, next(epoch_batches(run))[0]
 
 
 @pytest.mark.parametrize("branch", [{"kind": "shared"}, CNN], ids=["shared", "cnn"])

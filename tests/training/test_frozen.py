@@ -19,7 +19,7 @@ from tests.training.builders import TINY_PREPROCESSING, tiny_config
 from training.config import AugmentationConfig, FreezingConfig
 from training.freezing import num_frozen_layers
 from training.frozen import keep_features, split_image_tower
-from training.loop import _epoch, prepare, train
+from training.loop import epoch_batches, prepare, train
 
 
 def mobilenet_encoder(branch: EdgeBranchConfig, name: str = "mobilenetv2_050") -> TwoViewEncoder:
@@ -136,5 +136,5 @@ def test_mirroring_follows_the_epoch(tmp_path: Path) -> None:
     run = prepare(tiny_config(tmp_path, data__augmentation={"flip": True}))
     assert {run.maker.is_mirrored(3, epoch) for epoch in range(20)} == {False, True}
     assert not replace(run.maker, augmentation=AugmentationConfig()).is_mirrored(3, 1)
-    batch = next(_epoch(run))[0]
+    batch = next(epoch_batches(run))[0]
     assert batch.mirrored == tuple(run.maker.is_mirrored(index, 0) for index in batch.indices)

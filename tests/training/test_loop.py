@@ -20,7 +20,15 @@ from tests.training.builders import tiny_config, tiny_tree
 from training.config import TrainingConfigError
 from training.data import DataError
 from training.logs import read_table
-from training.loop import TrainingStoppedError, _epoch, add_gradients, prepare, save_run_checkpoint, take_step, train
+from training.loop import (
+    TrainingStoppedError,
+    add_gradients,
+    epoch_batches,
+    prepare,
+    save_run_checkpoint,
+    take_step,
+    train,
+)
 from training.objective import weight_schedule
 from training.state import RunStateError, load_state, read_state, save_state
 
@@ -167,7 +175,7 @@ def test_another_configuration_in_the_same_folder_is_refused_with_the_difference
 def test_grad_cache_gives_the_gradients_of_the_whole_batch(tmp_path: Path) -> None:
     def gradients(micro_batch: int) -> tuple[dict[str, Tensor], float]:
         run = prepare(tiny_config(tmp_path / str(micro_batch), regime__micro_batch=micro_batch))
-        batches = next(_epoch(run))
+        batches = next(epoch_batches(run))
         assert [len(batch) for batch in batches] == ([3, 3, 2] if micro_batch else [8])
         loss, _ = add_gradients(run, batches, weight_schedule(run.config.loss).at(0))
         return {k.name: k.parameter.grad.clone() for k in run.parameters if k.parameter.grad is not None}, float(loss)
@@ -203,7 +211,7 @@ def test_a_batch_that_four_processes_cannot_share_is_refused(tmp_path: Path) -> 
 
 def test_a_pair_with_features_that_are_no_numbers_stops_the_run_and_is_named(tmp_path: Path) -> None:
     run = prepare(tiny_config(tmp_path, optimiser__lr=1e-4))
-    batches = next(_epoch(run))
+    batches = next(epoch_batches(run))
     tokens = batches[0].tokens
     # A word that some captions of the batch have and others do not.
     counts = {int(t): int((tokens == t).any(dim=1).sum()) for t in tokens.unique() if t not in (0, 49406, 49407)}
@@ -224,7 +232,7 @@ def test_a_loss_that_is_no_number_names_the_whole_batch(tmp_path: Path) -> None:
     run = prepare(tiny_config(tmp_path))
     with torch.no_grad():
         run.learner.encoder.model.logit_scale.fill_(torch.nan)  # type: ignore[operator, union-attr]
-    batches = next(_epoch(run))
+    batches = next(epoch_batches(run))
     with pytest.raises(TrainingStoppedError) as caught:
         take_step(run, batches)
     assert all(key in str(caught.value) for key in batches[0].keys)

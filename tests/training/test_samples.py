@@ -67,10 +67,10 @@ def test_spans_decode_to_words_of_the_text_that_is_encoded(run: Run) -> None:
 
 
 def test_a_caption_of_5000_words_and_one_without_structure_make_samples(run: Run) -> None:
-    long = run.maker.text(["a small house left of a tree, " * 800], 0, 0)
+    long = run.maker.text("a small house left of a tree, " * 800)
     assert len(long.tokens) == run.maker.tokenizer.context_length
     assert all(end < len(long.structural_tokens) for _, end in long.spans)
-    plain = run.maker.text(["red blue green"], 0, 0)
+    plain = run.maker.text("red blue green")
     assert len(plain.structural_tokens) > 2
 
 

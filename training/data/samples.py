@@ -79,6 +79,8 @@ class SampleMaker:
         regions: Proposes regions; none are made where left out.
         find_spans: Finds the chunks of a text in its encoded ids; none are made where left out.
         chunk_full_text: Whether chunks come from the full text instead of the structural one.
+        looks: Whether pictures are read at all: where their features are kept and no loss sees edges or regions, they
+            need not be.
         augmentation: Of the picture.
         seed: Of augmentation and of the choice among several captions.
     """
@@ -90,6 +92,7 @@ class SampleMaker:
     regions: RegionProposer | None = None
     find_spans: SpanFinder | None = None
     chunk_full_text: bool = False
+    looks: bool = True
     augmentation: AugmentationConfig = AugmentationConfig()  # noqa: RUF009  (frozen)
     seed: int = 0
 
@@ -97,6 +100,15 @@ class SampleMaker:
         """Augment, resize, and find edges and regions of what is left."""
         pair = augmented(pair, self.augmentation, np.random.default_rng([self.seed, 0, epoch, index]))
         return self.seen(pair, is_mirrored=self.is_mirrored(index, epoch))
+
+    def unseen(self) -> PictureSample:
+        """Return what stands in for a picture that nobody looks at: black, without edges or regions."""
+        side = self.preprocessing.image_size
+        black = np.zeros((1, 1), dtype=np.uint8)
+        boxes, valid = np.zeros((1, 4), dtype=np.float32), np.zeros(1, dtype=np.bool_)
+        return PictureSample(
+            np.broadcast_to(black[..., None], (side, side, 3)), np.broadcast_to(black, (side, side)), boxes, valid
+        )
 
     def is_mirrored(self, index: int, epoch: int) -> bool:
         """Whether an epoch sees a picture the other way round."""
@@ -111,9 +123,8 @@ class SampleMaker:
         boxes, valid = self._regions(pair, rgb, edges)
         return PictureSample(rgb, edges, boxes, valid)
 
-    def text(self, captions: Sequence[str], index: int, epoch: int) -> TextSample:
-        """Choose a caption, reduce it to its structural part, tokenize both and find the chunks in the ids."""
-        caption = self.chosen(captions, index, epoch)
+    def text(self, caption: str) -> TextSample:
+        """Reduce a caption to its structural part, tokenize both and find the chunks in the ids."""
         structural = self.caption_filter.structural_text(caption)
         tokens = self.tokenizer.encode(caption).ids
         structural_tokens = tokens if structural == caption else self.tokenizer.encode(structural).ids
@@ -138,7 +149,8 @@ class SampleMaker:
         return propose_regions(self.regions, rgb, edges, given=given)
 
 
-PictureCache = dict[tuple[int, bool], PictureSample]
+PictureCache = dict[tuple[str, bool], PictureSample]
+TextCache = dict[str, TextSample]
 
 
 class SampleSet:
@@ -148,31 +160,49 @@ class SampleSet:
         source: Of the raw pairs.
         maker: Of the samples.
         epoch: Which epoch's augmentation and captions.
-        pictures: Keeps pictures between epochs by index and whether they are mirrored, where augmentation does no more.
+        pictures: Keeps pictures between epochs by key and whether they are mirrored, where augmentation does no more.
+        texts: Keeps texts between epochs by caption.
     """
 
     def __init__(
-        self, source: PairSource, maker: SampleMaker, epoch: int, pictures: PictureCache | None = None
+        self,
+        source: PairSource,
+        maker: SampleMaker,
+        epoch: int,
+        pictures: PictureCache | None = None,
+        texts: TextCache | None = None,
     ) -> None:
         self._source = source
         self._maker = maker
         self._epoch = epoch
         self._pictures = pictures
+        self._texts = texts
 
     def __len__(self) -> int:
         return len(self._source)
 
     def __getitem__(self, index: int) -> Sample:
-        text = self._maker.text(self._source.captions(index, self._epoch), index, self._epoch)
         is_mirrored = self._maker.is_mirrored(index, self._epoch)
-        return Sample(index, self._source.key(index), is_mirrored, self._picture(index, is_mirrored), text)
+        return Sample(index, self._source.key(index), is_mirrored, self._picture(index, is_mirrored), self._text(index))
 
     def _picture(self, index: int, is_mirrored: bool) -> PictureSample:
-        known = self._pictures.get((index, is_mirrored)) if self._pictures is not None else None
+        place = (self._source.key(index), is_mirrored)
+        known = self._pictures.get(place) if self._pictures is not None else None
+        if known is None and not self._maker.looks:
+            return self._maker.unseen()
         if known is None:
             known = self._maker.picture(self._source.read(index, self._epoch), index, self._epoch)
             if self._pictures is not None:
-                self._pictures[index, is_mirrored] = known
+                self._pictures[place] = known
+        return known
+
+    def _text(self, index: int) -> TextSample:
+        caption = self._maker.chosen(self._source.captions(index, self._epoch), index, self._epoch)
+        known = self._texts.get(caption) if self._texts is not None else None
+        if known is None:
+            known = self._maker.text(caption)
+            if self._texts is not None:
+                self._texts[caption] = known
         return known
 
 
