@@ -44,7 +44,13 @@ def with_zero_rows(packed: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> 
     state = {name: tensor for name, tensor in packed.items() if not name.endswith((ROWS, KEPT))}
     for name in sorted({name.removesuffix(ROWS).removesuffix(KEPT) for name in packed} - set(state)):
         rows, kept, table = packed.get(name + ROWS), packed.get(name + KEPT), like.get(name)
-        if rows is None or kept is None or table is None or rows.ndim != 1 or kept.shape != (len(rows), *table.shape[1:]):
+        if (
+            rows is None
+            or kept is None
+            or table is None
+            or rows.ndim != 1
+            or kept.shape != (len(rows), *table.shape[1:])
+        ):
             raise RuntimeError(f"the rows of {name} do not fit a table of the model")
         if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(table):
             raise RuntimeError(f"{name} has rows up to {int(rows.max())}, the model's table has {len(table)}")
