@@ -1,7 +1,7 @@
 """A checkpoint: a folder that holds all that serving needs, and says where it came from.
 
 ```
-model.safetensors   every weight, in half or single precision
+model.safetensors   every weight, in half or single precision; tables of mostly zero rows without those
 config.json         architecture, preprocessing, edges, branch, captions, weight, calibration, provenance
 metrics.json        what was measured
 README.md           the model card, generated from the two above
@@ -47,9 +47,11 @@ from structxlip.errors import (
     UnsupportedModelError,
 )
 from structxlip.preprocessing import Preprocessing
+from structxlip.sparse_rows import with_zero_rows, without_zero_rows
 from structxlip.tokenizer import TextTokenizer
 
-FORMAT_VERSION = 1
+# 2: tables of mostly zero rows are stored without them (`sparse_rows`). 1 is read as well.
+FORMAT_VERSION = 2
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.json"
@@ -216,7 +218,7 @@ def save_checkpoint(
     Raises:
         CheckpointWriteError: If the disk is full, or the folder cannot be written for another reason.
     """
-    weights = save(_storable(encoder.state_dict(), half_precision=half_precision))
+    weights = save(without_zero_rows(_storable(encoder.state_dict(), half_precision=half_precision)))
     digest = hashlib.sha256(weights).hexdigest()
     parts = config_of(encoder)
     config = CheckpointConfig(
@@ -269,7 +271,7 @@ def load_checkpoint(folder: Path, *, name: str | None = None, device: str = "cpu
     except (ValueError, UnsupportedModelError) as error:
         raise CheckpointFormatError(f"the checkpoint {folder} cannot be built: {error}") from error
     try:
-        encoder.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        encoder.load_state_dict(with_zero_rows(load_file(folder / WEIGHTS_FILE), encoder.state_dict()))
     except (RuntimeError, SafetensorError) as error:
         raise CheckpointMismatchError(
             f"the weights of {folder} do not fit the architecture in its {CONFIG_FILE}: {error}"

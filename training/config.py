@@ -277,7 +277,7 @@ class FreezingConfig:
         text_layers: For `towers`: of the text tower, where its number differs.
         train_text: For `towers`: train the whole text tower.
         used_tokens_only: Of the token vectors, train those that the training captions use; the others have no gradient
-            anyway, and are left out of every step. Not for sources that change their captions.
+            anyway, and are left out of every step. A word that only a later telling uses keeps the vector it had.
         running_statistics: `keep` leaves those of batch normalisations as they are and normalises with them in training
             too: right for a pretrained tower, above all one whose statistics were folded into its weights. `learn` is
             for training from scratch.
@@ -368,10 +368,6 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.freezing.used_tokens_only and self.data.train.kind == "scenes":
-            raise ValueError(
-                "freezing.used_tokens_only needs captions that stay, and scenes are told anew in every epoch"
-            )
         if not self.freezing.cache_folder:
             return
         if self.freezing.mode == "none":

@@ -255,7 +255,7 @@ FAULTS: dict[str, tuple[Callable[[Path], None], type[CheckpointError], str]] = {
         "is not JSON",
     ),
     "later format": (
-        with_edit(lambda w: w.update(format_version=2, something_new=1)),
+        with_edit(lambda w: w.update(format_version=3, something_new=1)),
         CheckpointTooNewError,
         "has format version 2, this release reads up to 1: update",
     ),
