@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS := constraints.txt
 MODEL ?= scenes-tiny
 ONCE ?=
+TEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format lint types imports train-demo bench clean
@@ -21,8 +22,9 @@ help:
 demo: $(VENV)/.made-demo
 	@$(BIN)/structxlip demo --model "$(MODEL)" $(if $(ONCE),--once)
 
+# Test files are independent, so they run side by side; one thread each, or torch's threads fight for the cores.
 test: $(VENV)/.made-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
 
 check: lint types imports test
 

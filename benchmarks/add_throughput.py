@@ -24,6 +24,7 @@ import httpx
 from benchmarks import service_process
 from benchmarks.results import alternate, write_result
 from service.images import ImageLimits, decode_image
+from structxlip.backends.selection import Execution
 from structxlip.encoder import TwoViewEncoder
 from structxlip.models import load_encoder
 
@@ -52,7 +53,7 @@ def measure(
     model: str, files: Sequence[bytes], num: int, batch_size: int, rounds: int, num_clients: int
 ) -> dict[str, object]:
     """Return pictures per second of the three, and the ratios of each round."""
-    encoder = load_encoder(model, device="cpu")
+    encoder = load_encoder(model, device="cpu", execution=Execution("auto"))
     prepared = [encoder.prepare_image(decode_image(data, ImageLimits()).rgb) for data in files]
     rounds_done = iter(range(1_000_000))
 

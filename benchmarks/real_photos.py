@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from benchmarks import service_process
 from benchmarks.results import write_result
 from service.images import ImageLimits, decode_image
+from structxlip.backends.selection import Execution
 from structxlip.models import load_encoder
 
 RANKS = (1, 5, 10)
@@ -106,7 +107,7 @@ def _ranks_over_http(
 def _ranks_offline(
     model: str, folder: Path, rows: list[dict[str, Any]], caption: str, weight: float
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    encoder = load_encoder(model, device="cpu")
+    encoder = load_encoder(model, device="cpu", execution=Execution("auto"))
     appearance, structure = [], []
     for start in range(0, len(rows), 32):
         files = [(folder / row["image"]).read_bytes() for row in rows[start : start + 32]]

@@ -19,6 +19,7 @@ RESULTS = Path(__file__).parent / "results"
 PACKAGES = (
     "torch",
     "open_clip_torch",
+    "openvino",
     "faiss-cpu",
     "faiss-gpu",
     "numpy",
@@ -54,11 +55,12 @@ def _shown(value: object) -> str:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return processor, cores and memory."""
+    """Return processor, cores, memory, and how busy it is: the mean of runnable tasks over the last minute."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "load_average": round(os.getloadavg()[0], 1),
         "system": platform.system(),
         "python": platform.python_version(),
     }

@@ -26,7 +26,8 @@ from benchmarks import service_process
 from benchmarks.results import summarise_milliseconds, write_result
 from benchmarks.stored_vectors import fill_collection
 from index.local import LocalCollection
-from service.search import TwoViewQuery
+from service.search.queries import TwoViewQuery
+from structxlip.backends.selection import Execution
 from structxlip.encoder import TwoViewEncoder
 from structxlip.models import load_encoder
 
@@ -69,7 +70,7 @@ def main() -> None:
 
 def measure(model: str, num: int, num_queries: int) -> dict[str, object]:
     """Return quantiles of each part and of the overhead, query by query."""
-    encoder = load_encoder(model, device="cpu")
+    encoder = load_encoder(model, device="cpu", execution=Execution("auto"))
     chance = np.random.default_rng(1)
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"

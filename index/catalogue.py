@@ -23,6 +23,7 @@ from index.collection import ImageRecord
 from index.errors import CollectionClosedError, storage_error
 from index.filter_sql import to_sql
 from index.filters import Filter
+from index.metadata_summary import FieldSummary, summarise_counts
 
 _BATCH_ROWS = 2048
 
@@ -189,6 +190,19 @@ class CatalogueReader:
         where, parameters = _where(condition)
         sql = f"SELECT count(*) FROM images WHERE {where}"  # noqa: S608 - parameters are bound
         return int(self._connection.execute(sql, parameters).fetchone()[0])
+
+    def fields(self, max_pictures: int) -> tuple[FieldSummary, ...]:
+        """Summarise the metadata of the pictures added last."""
+        newest = "SELECT id FROM images ORDER BY id DESC LIMIT 1 OFFSET ?"
+        row = self._connection.execute(newest, (max_pictures,)).fetchone()
+        after = row[0] if row else 0
+        values = self._connection.execute(
+            "SELECT path, kind, value, count(*) FROM fields WHERE image > ? GROUP BY path, kind, value", (after,)
+        )
+        num_images = self._connection.execute(
+            "SELECT path, count(DISTINCT image) FROM fields WHERE image > ? GROUP BY path", (after,)
+        )
+        return summarise_counts(values.fetchall(), dict(num_images.fetchall()))
 
     def count_vectors(self) -> int:
         """Count the pictures that have vectors of this model."""

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from index.filters import Filter
+from index.metadata_summary import FieldSummary
 
 Vector = NDArray[np.float32]
 Metadata = Mapping[str, JsonValue]
@@ -218,6 +219,10 @@ class Collection(Protocol):
 
     def count(self, filter: Filter | None = None) -> int:
         """Count stored pictures that meet the condition."""
+        ...
+
+    def fields(self) -> Sequence[FieldSummary]:
+        """Tell what metadata the pictures hold; those added last speak for all of a large collection."""
         ...
 
     def status(self) -> CollectionStatus:

@@ -35,6 +35,7 @@ from index.cursors import (
 )
 from index.errors import CollectionClosedError, NotSupportedError
 from index.filters import Filter, matches
+from index.metadata_summary import FieldSummary, summarise_metadata
 from index.scoring import exact_scores
 
 
@@ -166,6 +167,10 @@ class ExactCollection:
     def count(self, filter: Filter | None = None) -> int:
         """Count stored pictures that meet the condition."""
         return len(self._matching(filter))
+
+    def fields(self) -> Sequence[FieldSummary]:
+        """Summarise the metadata of every picture."""
+        return summarise_metadata(entry.record.metadata for entry in self._matching(None))
 
     def status(self) -> CollectionStatus:
         """Always ready."""

@@ -56,6 +56,7 @@ from index.filters import Filter
 from index.live_index import LiveIndex
 from index.locking import LOCK_NAME, FolderLock
 from index.maintenance import Maintenance
+from index.metadata_summary import MAX_PICTURES, FieldSummary
 from index.originals import Originals
 from index.search import SearchPolicy, SearchRequest, find_hits
 from index.settings import LocalSettings
@@ -247,6 +248,11 @@ class LocalCollection:
         """Count stored pictures that meet the condition."""
         with self._catalogue.read() as reader:
             return reader.count(filter)
+
+    def fields(self) -> Sequence[FieldSummary]:
+        """Tell what metadata the pictures hold that were added last."""
+        with self._catalogue.read() as reader:
+            return reader.fields(MAX_PICTURES)
 
     def status(self) -> CollectionStatus:
         """Tell what the collection is doing."""

@@ -197,13 +197,19 @@ class Maintenance:
     def _rebuild(self) -> None:
         """Make an engine from the catalogue while the present one, if any, goes on serving."""
         self._doing("rebuilding")
+        started = time.monotonic()
         with self._catalogue.read() as reader:
             sequence = reader.sequence()
-            kind = choose_engine(reader.count_vectors(), self._settings, self._machine, self._live.kind)
+            num_vectors = reader.count_vectors()
+            if num_vectors:
+                _logger.info("rebuilding the index from %d stored pictures", num_vectors)
+            kind = choose_engine(num_vectors, self._settings, self._machine, self._live.kind)
             engine = self._builder.build(kind, reader, self._report)
             self._tune(engine, reader)
         if not self._live.install(engine, sequence):
             raise CollectionError("the log of changes was cut while the index was rebuilt")
+        if num_vectors:
+            _logger.info("rebuilt the index (%s) in %.1f s", kind, time.monotonic() - started)
 
     def _tune(self, engine: Engine, reader: CatalogueReader) -> None:
         if engine.is_exact:
@@ -240,7 +246,9 @@ class Maintenance:
     def _report(self, progress: float) -> None:
         if self._stopping.is_set():
             raise CollectionClosedError("the collection was closed while its index was being made")
-        self.progress = 0.95 * progress
+        before, self.progress = self.progress, 0.95 * progress
+        if progress < 1 and int(4 * before / 0.95) < int(4 * progress):
+            _logger.info("rebuilding the index: %.0f %% done", 100 * progress)
 
     def _done(self) -> None:
         self.activity, self.progress = None, 1.0

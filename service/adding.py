@@ -6,8 +6,9 @@ import asyncio
 import base64
 import binascii
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import anyio.to_thread
 import numpy as np
@@ -19,11 +20,12 @@ from service.batching import Lane
 from service.bodies import validated
 from service.embedding import PictureFacts
 from service.problems import ImageProblem, InvalidRequest, MalformedRequest, PayloadTooLarge, Problem
-from service.schemas import ImageIn, IndexAnswer, IndexItemOut, IndexRequest, ProblemOut, RecordIn
+from service.schemas import ImageIn, IndexAnswer, IndexItemOut, IndexRequest, ProblemOut, RecordIn, ResemblanceOut
 from service.state import RECORDS_FIELD, ServiceState
 from service.uploads import Upload, parse_json
 
 Vector = NDArray[np.float32]
+Store = Callable[[Sequence[NewImage]], Sequence[AddOutcome]]
 FILES_FIELD = "files"
 
 
@@ -74,16 +76,49 @@ async def candidates_from_json(state: ServiceState, body: JsonValue) -> list[Can
 
 
 async def add_pictures(state: ServiceState, candidates: Sequence[Candidate]) -> IndexAnswer:
-    """Embed the good ones, store them in one durable step, and answer for every one."""
+    """Embed the good ones, store them in one durable step, and say what each of them resembles on a watch list."""
+    prepared, answer = await _prepare_and_store(state, candidates, state.collection.add)
+    items = [
+        item.model_copy(update={"resembles": await _resembles(state, picture)})
+        if isinstance(picture, ReadyPicture)
+        else item
+        for picture, item in zip(prepared, answer.items, strict=True)
+    ]
+    return answer.model_copy(update={"items": items})
+
+
+async def watch_pictures(state: ServiceState, name: str, candidates: Sequence[Candidate]) -> IndexAnswer:
+    """Embed the good ones and put them on a watch list, in one durable step."""
+    _, answer = await _prepare_and_store(state, candidates, partial(state.watchlists.add, name))
+    return answer
+
+
+async def _prepare_and_store(
+    state: ServiceState, candidates: Sequence[Candidate], store: Store
+) -> tuple[Sequence[ReadyPicture | Problem], IndexAnswer]:
     prepared = await asyncio.gather(*(_prepare(state, candidate) for candidate in candidates))
     _count_failures(state, prepared)
     ready = [item for item in prepared if isinstance(item, ReadyPicture)]
-    outcomes = iter(await _store(state, ready))
+    outcomes = iter(await _store(ready, store))
     items = [
         _stored_item(next(outcomes)) if isinstance(item, ReadyPicture) else _failed_item(candidate, item)
         for candidate, item in zip(candidates, prepared, strict=True)
     ]
-    return IndexAnswer(items=items, fingerprint=state.encoder.fingerprint)
+    return prepared, IndexAnswer(items=items, fingerprint=state.encoder.fingerprint)
+
+
+async def _resembles(state: ServiceState, picture: ReadyPicture) -> list[ResemblanceOut]:
+    found = await anyio.to_thread.run_sync(state.watchlists.find, picture.appearance, picture.structure)
+    return [
+        ResemblanceOut(
+            watchlist=each.watchlist,
+            id=each.id,
+            score=each.found.score,
+            structure_weight=each.found.structure_weight,
+            confidence=each.found.confidence,
+        )
+        for each in found
+    ]
 
 
 async def _prepare(state: ServiceState, candidate: Candidate) -> ReadyPicture | Problem:
@@ -114,7 +149,7 @@ async def _embed(state: ServiceState, record: RecordIn, data: bytes) -> ReadyPic
     return ReadyPicture(image_id, record, data, embedded.facts, embedded.appearance, embedded.structure)
 
 
-async def _store(state: ServiceState, ready: Sequence[ReadyPicture]) -> Sequence[AddOutcome]:
+async def _store(ready: Sequence[ReadyPicture], store: Store) -> Sequence[AddOutcome]:
     if not ready:
         return []
     images = [
@@ -133,7 +168,7 @@ async def _store(state: ServiceState, ready: Sequence[ReadyPicture]) -> Sequence
         for picture in ready
     ]
     # Shielded: once the write has begun it finishes, whether or not the caller still listens.
-    return await asyncio.shield(anyio.to_thread.run_sync(state.collection.add, images))
+    return await asyncio.shield(anyio.to_thread.run_sync(store, images))
 
 
 def _stored_item(outcome: AddOutcome) -> IndexItemOut:

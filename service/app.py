@@ -17,16 +17,21 @@ from index.local import LocalCollection
 from index.settings import LocalSettings
 from service.collection_problems import install_collection_problems
 from service.embedding import Embedder
+from service.explaining import Explainer
 from service.metrics import Metrics, MetricsMiddleware
 from service.problems import MEDIA_TYPE as PROBLEM_MEDIA_TYPE
 from service.problems import Problem, install_problem_handlers
 from service.remote_images import RemoteImages
-from service.routers import adding, embeddings, images, searching, system
+from service.routers import adding, embeddings, explaining, images, page, searching, system, watchlists
 from service.schemas import AnsweredProblem
+from service.search.cache import QueryCache
+from service.search.resemblance import ResemblanceRules
 from service.security import KeyStore, install_security
 from service.settings import Settings
 from service.state import ServiceState
 from service.uploads import BytesBudget
+from service.watchlists import FOLDER as WATCHLISTS_FOLDER
+from service.watchlists import Watchlists
 from structxlip.encoder import TwoViewEncoder
 
 # Every call may answer so; the schema is that of RFC 9457 with what we add to it.
@@ -70,8 +75,18 @@ def create_app(
         lifespan=_lifespan(settings, metrics, encoder, collection),
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
-    for router in (adding.router, searching.router, images.router, embeddings.router, system.router):
+    for router in (
+        adding.router,
+        searching.router,
+        explaining.router,
+        images.fields_router,
+        images.router,
+        watchlists.router,
+        embeddings.router,
+        system.router,
+    ):
         app.include_router(router, responses=PROBLEM_RESPONSES)
+    app.include_router(page.create_router())
     install_collection_problems(app)
     # The last added stands outermost: problems > metrics > security > CORS > routes.
     if settings.cors_origins:
@@ -92,6 +107,9 @@ def _lifespan(
         embedder = Embedder(encoder, settings, metrics)
         embedder.start()
         canary = asyncio.create_task(_sing(embedder, settings.canary_seconds))
+        query_cache: QueryCache[Any] = QueryCache(
+            settings.max_cached_queries, lambda result: metrics.query_cache_total.labels(result).inc()
+        )
         state = ServiceState(
             settings=settings,
             encoder=encoder,
@@ -100,6 +118,9 @@ def _lifespan(
             metrics=metrics,
             remote_images=RemoteImages.from_settings(settings),
             upload_budget=BytesBudget(settings.max_inflight_bytes),
+            query_cache=query_cache,
+            explainer=Explainer(embedder, query_cache),
+            watchlists=await asyncio.to_thread(open_watchlists, settings, encoder),
         )
         logger.info("service_started", model=encoder.name, fingerprint=encoder.fingerprint)
         try:
@@ -109,6 +130,7 @@ def _lifespan(
             with suppress(asyncio.CancelledError):
                 await canary
             await asyncio.to_thread(embedder.close)
+            await asyncio.to_thread(state.watchlists.close)
             logger.info("service_stopped")
 
     return lifespan
@@ -125,11 +147,31 @@ def open_collection(settings: Settings, encoder: TwoViewEncoder, *, wait: bool) 
     )
 
 
+def open_watchlists(settings: Settings, encoder: TwoViewEncoder) -> Watchlists:
+    """Open the watch lists beside the collection in ``settings.data``; they are searched as exactly as they are few."""
+    return Watchlists(
+        settings.data / WATCHLISTS_FOLDER,
+        lambda folder: LocalCollection.open(folder, dimension=encoder.dimension, fingerprint=encoder.fingerprint),
+        copy_rules(settings, encoder),
+    )
+
+
+def copy_rules(settings: Settings, encoder: TwoViewEncoder) -> ResemblanceRules:
+    """Return when a picture counts as a copy of another."""
+    return ResemblanceRules.of_model(
+        encoder.calibration,
+        structure_is_trained=encoder.structure_is_trained,
+        default_weight=encoder.default_structure_weight,
+        false_alarm_rate=settings.copy_false_alarm_rate,
+        min_score=settings.copy_min_score,
+    )
+
+
 async def _sing(embedder: Embedder, period_seconds: float) -> None:
     """Embed a canary now and then, so that a model that no longer answers is noticed while nobody asks."""
     while True:
         try:
-            await embedder.run_canary()
+            await embedder.run_canary(idle_seconds=period_seconds / 2)
         except Problem as problem:
             logger.warning("canary_failed", detail=problem.detail)
         await asyncio.sleep(period_seconds)

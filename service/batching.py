@@ -1,7 +1,9 @@
 """Dynamic batching: many callers hand in one item each, one worker thread runs them in batches.
 
 The worker takes whatever is queued, up to the batch size, as soon as it is free: at low load nobody waits for
-company, at high load batches fill by themselves. What makes it safe to put untrusted items together:
+company, at high load batches fill by themselves. A search never shares a batch with bulk work, and a batch that runs
+cannot be interrupted, so bulk batches are kept short: to half a second of work, and while people are searching to so
+little that a search hardly feels it. What makes it safe to put untrusted items together:
 
 * each item has its own future, and a batch that fails is bisected until only the items that fail by
 themselves are left; * what nobody waits for any more (cancelled, or past its deadline) leaves the queue
@@ -23,6 +25,7 @@ from typing import Generic, Protocol, TypeVar
 
 import structlog
 
+from service.bulk_size import BulkSize
 from service.problems import DeadlineExceeded, InternalError, NotReady, Problem, TooManyRequests
 
 logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(__name__)
@@ -31,6 +34,13 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 INTERACTIVE_TURNS_PER_BULK_TURN = 3
+# The most that a search waits for the batch before it: a large batch is little faster than such a one on a CPU.
+BULK_BATCH_SECONDS = 0.5
+# The same while somebody has searched within `SEARCHING_SECONDS`.
+BULK_BATCH_SECONDS_AMID_SEARCHES = 0.1
+FIRST_BULK_BATCH_AMID_SEARCHES = 4
+SEARCHING_SECONDS = 10.0
+
 MIN_RETRY_AFTER_SECONDS = 1.0
 MAX_RETRY_AFTER_SECONDS = 30.0
 
@@ -109,11 +119,17 @@ class _Queue(Generic[ItemT, ResultT]):
         self.pixels += ticket.pixels
         ticket.is_queued = True
 
-    def pop(self) -> _Ticket[ItemT, ResultT]:
-        ticket = self._lanes[self._next_lane()].popleft()
+    def pop(self, lane: Lane) -> _Ticket[ItemT, ResultT]:
+        ticket = self._lanes[lane].popleft()
         self.pixels -= ticket.pixels
         ticket.is_queued = False
         return ticket
+
+    def has(self, lane: Lane) -> bool:
+        return bool(self._lanes[lane])
+
+    def clear(self) -> list[_Ticket[ItemT, ResultT]]:
+        return [self.pop(lane) for lane, tickets in self._lanes.items() for _ in range(len(tickets))]
 
     def discard(self, ticket: _Ticket[ItemT, ResultT]) -> bool:
         """Take a ticket out of the middle; false when it is no longer queued."""
@@ -129,8 +145,8 @@ class _Queue(Generic[ItemT, ResultT]):
     def oldest_queued_at(self) -> float:
         return min(lane[0].queued_at for lane in self._lanes.values() if lane)
 
-    def _next_lane(self) -> Lane:
-        """Interactive first, but every fourth turn is bulk's while it waits, so that it always moves."""
+    def next_lane(self) -> Lane:
+        """Say whose batch is next: interactive first, but every fourth is bulk's, so that it always moves."""
         if not self._lanes[Lane.BULK]:
             self._turns_without_bulk = 0
             return Lane.INTERACTIVE
@@ -184,6 +200,12 @@ class Batcher(Generic[ItemT, ResultT]):
         self._running: list[_Ticket[ItemT, ResultT]] = []
         self._changed = threading.Condition()
         self._seconds_per_item = 0.0
+        self._searched_at = float("-inf")
+        self._bulk_size = BulkSize(BULK_BATCH_SECONDS, largest=max_batch_size, first=max_batch_size)
+        self._bulk_size_amid_searches = BulkSize(
+            BULK_BATCH_SECONDS_AMID_SEARCHES, largest=max_batch_size, first=FIRST_BULK_BATCH_AMID_SEARCHES
+        )
+        self._size_in_use: BulkSize | None = None
         self._is_open = False
         self._worker = threading.Thread(target=self._work, name=f"batcher-{name}", daemon=True)
 
@@ -267,6 +289,8 @@ class Batcher(Generic[ItemT, ResultT]):
         with self._changed:
             reason = self._refusal(ticket)
             if reason is None:
+                if lane is Lane.INTERACTIVE:
+                    self._searched_at = ticket.queued_at
                 self._queue.append(ticket, lane)
                 self._report_queue()
                 self._changed.notify_all()
@@ -330,14 +354,21 @@ class Batcher(Generic[ItemT, ResultT]):
                 return
 
     def _take_batch(self) -> list[_Ticket[ItemT, ResultT]]:
-        """Take wanted tickets; an expired one is just dropped, for its waiter's own timer tells them."""
-        now = time.monotonic()
+        """Take wanted tickets of one lane; an expired one is just dropped, for its waiter's own timer tells them."""
+        if not len(self._queue):
+            return []
+        now, lane = time.monotonic(), self._queue.next_lane()
+        self._size_in_use = None if lane is Lane.INTERACTIVE else self._current_bulk_size(now)
+        size = self._max_batch_size if self._size_in_use is None else self._size_in_use.size
         batch: list[_Ticket[ItemT, ResultT]] = []
-        while len(self._queue) and len(batch) < self._max_batch_size:
-            ticket = self._queue.pop()
+        while self._queue.has(lane) and len(batch) < size:
+            ticket = self._queue.pop(lane)
             if ticket.is_wanted(now):
                 batch.append(ticket)
         return batch
+
+    def _current_bulk_size(self, now: float) -> BulkSize:
+        return self._bulk_size_amid_searches if now - self._searched_at < SEARCHING_SECONDS else self._bulk_size
 
     def _run(self, batch: list[_Ticket[ItemT, ResultT]]) -> None:
         started_at = time.monotonic()
@@ -348,6 +379,8 @@ class Batcher(Generic[ItemT, ResultT]):
         with self._changed:
             self._running = []
             self._note_rate(run_seconds / len(batch))
+            if self._size_in_use is not None:
+                self._size_in_use.note(len(batch), run_seconds)
         self._observer.on_batch(len(batch), run_seconds)
 
     def _run_or_bisect(self, batch: list[_Ticket[ItemT, ResultT]]) -> None:
@@ -396,7 +429,7 @@ class Batcher(Generic[ItemT, ResultT]):
         self._deliver((ticket, self._not_ready(state)) for ticket in tickets)
 
     def _take_all_queued(self) -> list[_Ticket[ItemT, ResultT]]:
-        return [self._queue.pop() for _ in range(len(self._queue))]
+        return self._queue.clear()
 
     def _note_rate(self, seconds_per_item: float) -> None:
         if not self._seconds_per_item:

@@ -51,6 +51,25 @@ def validated(model: type[ModelT], value: object, *, source: str) -> ModelT:
 
 def body_documentation(model: type[BaseModel]) -> dict[str, Any]:
     """Return the OpenAPI `requestBody` of a JSON body."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": inlined_schema(model)}}}}
+
+
+def inlined_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """Return a model's JSON schema with every nested model in its place: OpenAPI keeps no `$defs` beside a body.
+
+    Only for models that do not hold themselves.
+    """
     schema = model.model_json_schema()
-    assert "$defs" not in schema, "nested models need components"
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    definitions = schema.pop("$defs", {})
+    inlined: dict[str, Any] = _inlined(schema, definitions)
+    return inlined
+
+
+def _inlined(part: Any, definitions: dict[str, Any]) -> Any:
+    if isinstance(part, list):
+        return [_inlined(item, definitions) for item in part]
+    if not isinstance(part, dict):
+        return part
+    if "$ref" in part:
+        part = definitions[part["$ref"].rpartition("/")[2]] | {key: part[key] for key in part if key != "$ref"}
+    return {key: _inlined(value, definitions) for key, value in part.items()}

@@ -1,18 +1,20 @@
 """Pictures and texts to vectors: decode in a thread pool, prepare, queue, encode in batches.
 
 The order for a picture is header → budget → decode (off the event loop) → resize and edge map → batch queue → model.
-Bytes that cannot become a picture never reach the queue. Pictures and texts have a queue each, so that a sentence
-never waits behind a batch of pictures.
+Bytes that cannot become a picture never reach the queue. Pictures, texts and sketches have a queue each, so that a
+sentence or a drawing never waits behind a batch of pictures; a picture to search by passes those to add at every one
+of these steps.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +23,11 @@ from service.admission import Admission
 from service.batching import Batcher, Lane
 from service.images import DecodedImage, ImageLimits, decode_image, inspect_image
 from service.metrics import Metrics
+from service.problems import InvalidRequest
 from service.settings import Settings
 from structxlip.encoder import PreparedImage, PreparedText, TwoViewEncoder
+from structxlip.explanation import cut_out, find_regions
+from structxlip.sketch import WORKING_SIDE, EmptySketchError
 
 Vector = NDArray[np.float32]
 ResultT = TypeVar("ResultT")
@@ -56,6 +61,15 @@ class EmbeddedText:
     is_truncated: bool
     appearance: Vector
     structure: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedRegions:
+    """Boxes `(R, 4)` of a picture, as shares of its width and height, and their unit rows `(R, D)` of both views."""
+
+    boxes: NDArray[np.float64]
+    appearance: NDArray[np.float32]
+    structure: NDArray[np.float32]
 
 
 class QueueMetrics:
@@ -93,8 +107,12 @@ class Embedder:
         self._encoder = encoder
         self._metrics = metrics
         self._deadline_seconds = settings.request_seconds
+        self._lane_seconds = {Lane.INTERACTIVE: settings.request_seconds, Lane.BULK: settings.add_seconds}
         self._limits = ImageLimits(max_bytes=settings.max_file_bytes, max_pixels=settings.max_pixels)
-        self._decode_pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
+        num_threads = settings.decode_threads or _default_decode_threads(encoder.device)
+        self._decode_pools = {
+            lane: ThreadPoolExecutor(num_threads, thread_name_prefix=f"decode-{lane.value}") for lane in Lane
+        }
         self._last_success = {"pictures": 0.0, "texts": 0.0}
         self._pictures = Batcher(
             self._encode_pictures,
@@ -112,6 +130,14 @@ class Embedder:
             max_queue_pixels=1,
             observer=QueueMetrics(metrics, "texts"),
         )
+        self._sketches = Batcher(
+            self._encode_sketches,
+            name="sketches",
+            max_batch_size=settings.max_batch_size,
+            max_queue_items=settings.max_queue_items,
+            max_queue_pixels=settings.max_queue_items * encoder.image_size**2,
+            observer=QueueMetrics(metrics, "sketches"),
+        )
         self.admission = Admission(
             max_items=settings.max_queue_items,
             max_pixels=settings.max_inflight_pixels,
@@ -119,21 +145,26 @@ class Embedder:
             on_rejected=lambda reason: metrics.rejected_total.labels(reason).inc(),
         )
 
+    @property
+    def _queues(self) -> tuple[Batcher[Any, Any], ...]:
+        return self._pictures, self._texts, self._sketches
+
     def start(self) -> None:
         """Start the model's worker threads."""
-        self._pictures.start()
-        self._texts.start()
+        for queue in self._queues:
+            queue.start()
 
     def close(self) -> None:
         """Finish what is queued, then stop the threads."""
-        self._decode_pool.shutdown(wait=True)
-        self._pictures.close(drain=True, timeout=self._deadline_seconds)
-        self._texts.close(drain=True, timeout=self._deadline_seconds)
+        for pool in self._decode_pools.values():
+            pool.shutdown(wait=True)
+        for queue in self._queues:
+            queue.close(drain=True, timeout=self._deadline_seconds)
 
     @property
     def is_alive(self) -> bool:
-        """Both workers run; a worker that died takes readiness with it."""
-        return self._pictures.is_alive and self._texts.is_alive
+        """Every worker runs; one that died takes readiness with it."""
+        return all(queue.is_alive for queue in self._queues)
 
     def seconds_since_success(self) -> float:
         """Time since the staler of the two queues last produced a vector."""
@@ -151,28 +182,75 @@ class Embedder:
         """
         header = inspect_image(data, self._limits)
         pixels = header.width * header.height
-        async with self.admission.admit(pixels):
-            facts, prepared = await self._in_pool(lambda: self._decode_and_prepare(data))
+        async with self.admission.admit(pixels, lane):
+            facts, prepared = await self._in_pool(lambda: self._decode_and_prepare(data), lane)
             appearance, structure = await self._pictures.submit(
-                prepared, pixels=prepared.edges.size, lane=lane, deadline_seconds=self._deadline_seconds
+                prepared, pixels=prepared.edges.size, lane=lane, deadline_seconds=self._lane_seconds[lane]
             )
         return EmbeddedPicture(facts, appearance, structure)
+
+    async def embed_regions(self, data: bytes) -> EmbeddedRegions:
+        """Find the regions of a picture file and embed what each of them holds.
+
+        Raises:
+            Problem: As `embed_picture`.
+        """
+        header = inspect_image(data, self._limits)
+        async with self.admission.admit(header.width * header.height):
+            boxes, prepared = await self._in_pool(lambda: self._decode_regions(data))
+            vectors = await asyncio.gather(
+                *(
+                    self._pictures.submit(
+                        region,
+                        pixels=region.edges.size,
+                        lane=Lane.BULK,
+                        deadline_seconds=self._deadline_seconds,
+                    )
+                    for region in prepared
+                )
+            )
+        return EmbeddedRegions(boxes, np.stack([v for v, _ in vectors]), np.stack([e for _, e in vectors]))
 
     async def embed_text(self, text: str, *, lane: Lane = Lane.INTERACTIVE) -> EmbeddedText:
         """Embed one text and its structural part."""
         return await self._texts.submit(text, pixels=0, lane=lane, deadline_seconds=self._deadline_seconds)
+
+    async def embed_sketch(self, data: bytes, *, lane: Lane = Lane.INTERACTIVE) -> Vector:
+        """Decode a drawing and embed its lines; returns the structure vector.
+
+        Raises:
+            Problem: As `embed_picture`.
+            InvalidRequest: If it has no strokes.
+        """
+        header = inspect_image(data, self._limits)
+        async with self.admission.admit(header.width * header.height, lane):
+            edges = await self._in_pool(lambda: self._decode_sketch(data), lane)
+            return await self._sketches.submit(
+                edges, pixels=edges.size, lane=lane, deadline_seconds=self._deadline_seconds
+            )
 
     async def edge_map(self, data: bytes) -> NDArray[np.uint8]:
         """Return the edge map of a file as the model sees it, shape ``(S, S)``."""
         _, prepared = await self._in_pool(lambda: self._decode_and_prepare(data))
         return prepared.edges
 
-    async def run_canary(self) -> None:
-        """Push a known text and a known picture through both queues, to prove that they still answer."""
+    async def run_canary(self, *, idle_seconds: float = 0.0) -> None:
+        """Push a known text and a known picture through the queues, to prove that they still answer.
+
+        A queue that answered others within ``idle_seconds`` has proved it already: beside an import, a canary would
+        only pass for somebody who searches.
+        """
         size = self._encoder.image_size
         blank = PreparedImage(rgb=np.full((size, size, 3), 127, np.uint8), edges=np.zeros((size, size), np.uint8))
-        picture = self._pictures.submit(blank, pixels=0, lane=Lane.INTERACTIVE, deadline_seconds=self._deadline_seconds)
-        await asyncio.gather(self.embed_text("a canary"), picture)
+        since = {queue: time.monotonic() - last for queue, last in self._last_success.items()}
+        songs: list[Coroutine[Any, Any, object]] = []
+        if since["texts"] >= idle_seconds:
+            songs.append(self.embed_text("a canary"))
+        if since["pictures"] >= idle_seconds:
+            songs.append(
+                self._pictures.submit(blank, pixels=0, lane=Lane.INTERACTIVE, deadline_seconds=self._deadline_seconds)
+            )
+        await asyncio.gather(*songs)
 
     def _decode_and_prepare(self, data: bytes) -> tuple[PictureFacts, PreparedImage]:
         with self._metrics.decode_seconds.time():
@@ -181,6 +259,26 @@ class Embedder:
             prepared = self._encoder.prepare_image(decoded.rgb)
         facts = PictureFacts(decoded.content_hash, decoded.media_type, decoded.width, decoded.height)
         return facts, prepared
+
+    def _decode_regions(self, data: bytes) -> tuple[NDArray[np.float64], list[PreparedImage]]:
+        with self._metrics.decode_seconds.time():
+            decoded = decode_image(data, self._limits)
+        with self._metrics.edge_seconds.time():
+            boxes = find_regions(decoded.rgb, self._encoder.edge_detector)
+            return boxes, [self._encoder.prepare_image(cut_out(decoded.rgb, box)) for box in boxes]
+
+    def _decode_sketch(self, data: bytes) -> NDArray[np.uint8]:
+        with self._metrics.decode_seconds.time():
+            decoded = decode_image(data, self._limits, min_side=max(WORKING_SIDE, self._encoder.image_size))
+        try:
+            with self._metrics.edge_seconds.time():
+                return self._encoder.prepare_sketch(decoded.rgb)
+        except EmptySketchError as error:
+            raise InvalidRequest(str(error)) from error
+
+    def _encode_sketches(self, edges: Sequence[NDArray[np.uint8]]) -> list[Vector]:
+        with self._metrics.encode_seconds.labels("structure", "sketch").time():
+            return list(self._encoder.encode_edge_maps(edges))
 
     def _encode_pictures(self, images: Sequence[PreparedImage]) -> list[tuple[Vector, Vector]]:
         with self._metrics.encode_seconds.labels("both", "picture").time():
@@ -198,8 +296,14 @@ class Embedder:
             for text, appearance, structure in zip(prepared, embedded.appearance, embedded.structure, strict=True)
         ]
 
-    async def _in_pool(self, work: Callable[[], ResultT]) -> ResultT:
-        return await asyncio.get_running_loop().run_in_executor(self._decode_pool, work)
+    async def _in_pool(self, work: Callable[[], ResultT], lane: Lane = Lane.INTERACTIVE) -> ResultT:
+        return await asyncio.get_running_loop().run_in_executor(self._decode_pools[lane], work)
+
+
+def _default_decode_threads(device: str) -> int:
+    """Leave a model on the CPU half of the cores: decoding is far quicker than encoding and need not be ahead."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // 2) if device == "cpu" else cores
 
 
 def _embedded_text(text: PreparedText, appearance: Vector, structure: Vector) -> EmbeddedText:

@@ -28,6 +28,9 @@ class Metrics:
         self.edge_seconds = self._histogram("edge_seconds", "Resize and edge map of a picture.")
         self.encode_seconds = self._histogram("encode_seconds", "One batch through the model.", "view", "kind")
         self.search_seconds = self._histogram("search_seconds", "One search in the index.", "engine")
+        self.query_cache_total = self._counter(
+            "query_cache_total", "Embeddings of queries asked of the cache.", "result"
+        )
         self.rejected_total = self._counter("rejected_total", "Requests or items refused.", "reason")
         self.collection_images = self._gauge("collection_images", "Pictures stored.")
         self.index_snapshot_age_seconds = self._gauge(

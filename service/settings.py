@@ -24,6 +24,13 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
+    backend: Literal["auto", "torch", "openvino"] = Field(
+        "auto", description="What runs the model; `auto` takes OpenVINO on a CPU where it is installed, else torch."
+    )
+    precision: Literal["f32", "bf16"] = Field(
+        "f32", description="Of matrix products; a part that bf16 would change too much stays in f32."
+    )
+    threads: int | None = Field(None, ge=1, description="Cores that one batch may use. Default: all.")
 
     api_keys: Path | None = Field(None, description="File of hashed keys, made by `structxlip keys create`.")
     allow_unauthenticated: bool = Field(
@@ -45,11 +52,25 @@ class Settings(BaseSettings):
     max_inflight_pixels: int = Field(200_000_000, ge=1, description="Pixels decoded or waiting at once.")
     max_text_bytes: int = Field(8192, ge=1)
     upload_seconds: float = Field(120.0, gt=0, description="Longest time one request body may take to arrive.")
-    request_seconds: float = Field(30.0, gt=0, description="Work that would start later than this is dropped.")
+    request_seconds: float = Field(30.0, gt=0, description="A search without a result by then is dropped.")
+    add_seconds: float = Field(
+        600.0, gt=0, description="The same for each picture that is added: 128 waiting ones take a slow model minutes."
+    )
 
+    max_cached_queries: int = Field(
+        2048, ge=0, description="Embedded texts, pictures and sketches of searches, kept in memory."
+    )
+    copy_false_alarm_rate: float = Field(
+        0.001, gt=0, lt=1, description="Pictures without a copy on a watch list that are taken for one."
+    )
+    copy_min_score: float = Field(
+        0.95, ge=0, le=1, description="Score of a copy where the model carries no calibration."
+    )
     max_batch_size: int = Field(32, ge=1)
     max_queue_items: int = Field(128, ge=1, description="Pictures (or texts) waiting; beyond it 429.")
-    decode_threads: int | None = Field(None, ge=1, description="Default: one per core.")
+    decode_threads: int | None = Field(
+        None, ge=1, description="Default: one per two cores, or one per core where the model runs on a GPU."
+    )
 
     engine: Literal["auto", "flat", "ivf_sq8", "hnsw", "numpy"] = "auto"
     snapshot_seconds: float = Field(60.0, gt=0, description="Longest time changes wait for a snapshot.")

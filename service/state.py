@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 from fastapi import Depends, Request
 
 from index.collection import Collection
 from service.embedding import Embedder
+from service.explaining import Explainer
 from service.metrics import Metrics
 from service.problems import NotReady
 from service.remote_images import RemoteImages
+from service.search.cache import QueryCache
 from service.settings import Settings
 from service.uploads import BytesBudget, UploadLimits
+from service.watchlists import Watchlists
 from structxlip.encoder import TwoViewEncoder
 
 RECORDS_FIELD = "records"
@@ -31,6 +34,9 @@ class ServiceState:
     metrics: Metrics
     remote_images: RemoteImages
     upload_budget: BytesBudget
+    query_cache: QueryCache[Any]
+    explainer: Explainer
+    watchlists: Watchlists
     started_at: float = field(default_factory=time.monotonic)
 
     @property

@@ -1,24 +1,28 @@
 """A checkpoint: a folder that holds all that serving needs, and says where it came from.
 
 ```
-model.safetensors   every weight, in half or single precision
+model.safetensors   every weight, in half or single precision; tables of mostly zero rows without those
 config.json         architecture, preprocessing, edges, branch, captions, weight, calibration, provenance
 metrics.json        what was measured
 README.md           the model card, generated from the two above
+background-….safetensors   pictures that scores are compared with, where the checkpoint is calibrated
 ```
 
 Training and serving build their preprocessing from `config.json` alone, so the two cannot differ. The
-fingerprint is a digest of the weights and of everything in the config that a vector depends on.
+fingerprint is a digest of the weights and of everything in the config that a vector depends on; a calibration
+changes no vector and is no part of it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from safetensors import SafetensorError
@@ -27,6 +31,8 @@ from torch import Tensor
 
 from structxlip.architecture import build_model
 from structxlip.atomic_folder import new_folder
+from structxlip.calibration import KIND as CALIBRATION_KIND
+from structxlip.calibration import Background, MatchCalibration
 from structxlip.captions import build_caption_filter
 from structxlip.edge_branch import EdgeBranchConfig
 from structxlip.edges import build_edge_detector
@@ -41,13 +47,18 @@ from structxlip.errors import (
     UnsupportedModelError,
 )
 from structxlip.preprocessing import Preprocessing
+from structxlip.sparse_rows import with_zero_rows, without_zero_rows
 from structxlip.tokenizer import TextTokenizer
 
-FORMAT_VERSION = 1
+# 2: tables of mostly zero rows are stored without them (`sparse_rows`). 1 is read as well.
+FORMAT_VERSION = 2
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.json"
 CARD_FILE = "README.md"
+BACKGROUND_FILES = "background-*.safetensors"
+
+_logger = logging.getLogger(__name__)
 
 
 class _Record(BaseModel):
@@ -73,12 +84,12 @@ class EncoderConfig(_Record):
 
 
 class Calibration(_Record):
-    """How a match is told from chance: the background that scores are compared with, and the level to clear.
+    """How a match is told from chance: see `structxlip.calibration`.
 
     Attributes:
         kind: Which procedure made the numbers.
         false_accept_rate: Share of queries without a match that still clear the level, 0 to 1.
-        statistics: The numbers themselves, as the procedure defines them.
+        statistics: The numbers themselves, as the procedure defines them, and the digest of the background.
     """
 
     kind: str
@@ -185,7 +196,7 @@ def save_checkpoint(
     default_structure_weight: float,
     structure_is_trained: bool = True,
     metrics: Mapping[str, JsonValue] | None = None,
-    calibration: Calibration | None = None,
+    calibration: MatchCalibration | None = None,
     provenance: Provenance | None = None,
     half_precision: bool = False,
 ) -> CheckpointConfig:
@@ -207,7 +218,7 @@ def save_checkpoint(
     Raises:
         CheckpointWriteError: If the disk is full, or the folder cannot be written for another reason.
     """
-    weights = save(_storable(encoder.state_dict(), half_precision=half_precision))
+    weights = save(without_zero_rows(_storable(encoder.state_dict(), half_precision=half_precision)))
     digest = hashlib.sha256(weights).hexdigest()
     parts = config_of(encoder)
     config = CheckpointConfig(
@@ -217,13 +228,15 @@ def save_checkpoint(
         encoder=parts,
         default_structure_weight=default_structure_weight,
         structure_is_trained=structure_is_trained,
-        calibration=calibration,
+        calibration=_recorded(calibration),
         provenance=provenance or Provenance(),
     )
     try:
         with new_folder(folder) as draft:
             (draft / WEIGHTS_FILE).write_bytes(weights)
             (draft / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n")
+            if calibration is not None:
+                (draft / background_file(calibration)).write_bytes(_background_bytes(calibration.background))
             (draft / METRICS_FILE).write_text(json.dumps(metrics or {}, indent=2) + "\n")
             (draft / CARD_FILE).write_text(model_card(folder.name, config, metrics or {}))
     except OSError as error:
@@ -250,6 +263,7 @@ def load_checkpoint(folder: Path, *, name: str | None = None, device: str = "cpu
         fingerprint=config.fingerprint,
         default_structure_weight=config.default_structure_weight,
         structure_is_trained=config.structure_is_trained,
+        calibration=_read_calibration(folder, config.calibration),
         details=_details(config),
     )
     try:
@@ -257,7 +271,7 @@ def load_checkpoint(folder: Path, *, name: str | None = None, device: str = "cpu
     except (ValueError, UnsupportedModelError) as error:
         raise CheckpointFormatError(f"the checkpoint {folder} cannot be built: {error}") from error
     try:
-        encoder.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        encoder.load_state_dict(with_zero_rows(load_file(folder / WEIGHTS_FILE), encoder.state_dict()))
     except (RuntimeError, SafetensorError) as error:
         raise CheckpointMismatchError(
             f"the weights of {folder} do not fit the architecture in its {CONFIG_FILE}: {error}"
@@ -289,6 +303,37 @@ def read_checkpoint_config(folder: Path) -> CheckpointConfig:
             f"{folder / CONFIG_FILE} was changed after it was saved: its fingerprint does not match its contents"
         )
     return config
+
+
+def add_calibration(folder: Path, calibration: MatchCalibration) -> CheckpointConfig:
+    """Calibrate a checkpoint that exists; its weights and its fingerprint stay.
+
+    The background has its digest in its name and comes first, so that a crash in between leaves the former calibration.
+
+    Returns:
+        What `config.json` now holds.
+
+    Raises:
+        CheckpointError: If the folder holds no checkpoint, or cannot be written.
+    """
+    former = read_checkpoint_config(folder)
+    config = former.model_copy(update={"calibration": _recorded(calibration)})
+    try:
+        metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+        _replace(folder / background_file(calibration), _background_bytes(calibration.background))
+        _replace(folder / CONFIG_FILE, (config.model_dump_json(indent=2) + "\n").encode())
+        _replace(folder / CARD_FILE, model_card(folder.name, config, metrics).encode())
+        for path in folder.glob(BACKGROUND_FILES):
+            if path.name != background_file(calibration):
+                path.unlink()
+    except (OSError, ValueError) as error:
+        raise CheckpointWriteError(f"the calibration of {folder} could not be written: {error}") from error
+    return config
+
+
+def background_file(calibration: MatchCalibration) -> str:
+    """Return the name of the file that holds a calibration's background."""
+    return BACKGROUND_FILES.replace("*", calibration.background.digest()[:16])
 
 
 def file_sha256(path: Path) -> str:
@@ -347,6 +392,46 @@ def _storable(state: Mapping[str, Tensor], *, half_precision: bool) -> dict[str,
     }
 
 
+def _recorded(calibration: MatchCalibration | None) -> Calibration | None:
+    if calibration is None:
+        return None
+    return Calibration(
+        kind=CALIBRATION_KIND,
+        false_accept_rate=calibration.false_accept_rate,
+        statistics=calibration.statistics(),
+    )
+
+
+def _background_bytes(background: Background) -> bytes:
+    views = {"appearance": background.appearance, "structure": background.structure}
+    return save({name: torch.from_numpy(rows.astype(np.float16)) for name, rows in views.items()})
+
+
+def _read_calibration(folder: Path, recorded: Calibration | None) -> MatchCalibration | None:
+    if recorded is None:
+        return None
+    if recorded.kind != CALIBRATION_KIND:
+        _logger.warning("the calibration of %s is of the kind %r, which is not known here", folder, recorded.kind)
+        return None
+    path = folder / BACKGROUND_FILES.replace("*", str(recorded.statistics.get("background"))[:16])
+    if not path.is_file():
+        raise CheckpointMissingError(f"{folder} is calibrated, but its background {path.name} is not there")
+    try:
+        rows = {name: tensor.float().numpy() for name, tensor in load_file(path).items()}
+        background = Background(rows["appearance"], rows["structure"])
+        return MatchCalibration.from_statistics(
+            recorded.statistics, background=background, false_accept_rate=recorded.false_accept_rate
+        )
+    except (ValueError, KeyError, SafetensorError) as error:
+        raise CheckpointDamagedError(f"the calibration of {folder} cannot be read: {error}") from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    draft = path.with_name(f"{path.name}.part")
+    draft.write_bytes(content)
+    draft.replace(path)
+
+
 def _check_weights(path: Path, config: CheckpointConfig) -> None:
     if not path.is_file():
         raise CheckpointMissingError(f"{path.parent} has no {path.name}")
@@ -378,8 +463,7 @@ def _first(error: ValidationError) -> str:
 
 
 def _details(config: CheckpointConfig) -> dict[str, JsonValue]:
-    calibration = config.calibration.model_dump(mode="json") if config.calibration else None
-    return {"provenance": config.provenance.model_dump(mode="json"), "calibration": calibration}
+    return {"provenance": config.provenance.model_dump(mode="json")}
 
 
 def _inline(value: object) -> str:

@@ -6,7 +6,8 @@
 | text | full text through the text tower | its structural part through the same tower |
 
 Work is split so that a service can spread it: `prepare_*` are light, need no model and may run in many
-threads at once; `encode_*` run the model on what they prepared and belong in one thread.
+threads at once; `encode_*` run the model on what they prepared, with its towers (`structxlip.backends`). `embed_*`
+are the modules themselves, with gradients: what training uses, and what every backend is compared with.
 
 Shapes: `B` pairs, `L` tokens, `S` side of the model's input, `D` embedding.
 """
@@ -24,13 +25,23 @@ from pydantic import JsonValue
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from structxlip.backends.eager import torch_towers
+from structxlip.backends.towers import Towers, grey_pictures
+from structxlip.calibration import MatchCalibration
 from structxlip.captions import CaptionFilter
 from structxlip.edge_branch import EdgeBranchConfig, build_edge_branch
 from structxlip.edges import EdgeDetector
 from structxlip.errors import EncodingError, UnsupportedModelError
+from structxlip.length_buckets import split_by_length
 from structxlip.preprocessing import Preprocessing
+from structxlip.sketch import sketch_to_edges
 from structxlip.text_tower import TextTower
 from structxlip.tokenizer import TextTokenizer
+
+# So many pictures at most send both views through the `shared` tower as one batch. Two batches of one cost 20 % (bf16)
+# to 30 % (f32) more than one batch of two (ViT-B/32, OpenVINO, two busy cores, 2026-11-24); of large batches the gain
+# is small and the memory twice as much.
+MAX_JOINED_PICTURES = 8
 
 
 @dataclass(frozen=True)
@@ -87,6 +98,7 @@ class EncoderCard:
         fingerprint: Vectors may be compared only where it is equal.
         default_structure_weight: Share of the structure score, 0 to 1, when a query does not choose.
         structure_is_trained: Whether the structural view was trained, or comes as it is with a plain model.
+        calibration: Tells matches from chance, where it was made.
         details: Anything else worth telling, for the model card.
     """
 
@@ -94,6 +106,7 @@ class EncoderCard:
     fingerprint: str = ""
     default_structure_weight: float = 0.0
     structure_is_trained: bool = False
+    calibration: MatchCalibration | None = None
     details: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
@@ -143,6 +156,7 @@ class TwoViewEncoder:
         self.edge_branch = branch.to(device).to(memory_format=torch.channels_last).eval() if branch else None
         self.text_tower = TextTower(self.model)
         _check_sizes(model, preprocessing, self.text_tower, tokenizer)
+        self._towers = torch_towers(self)
 
     @property
     def name(self) -> str:
@@ -163,6 +177,11 @@ class TwoViewEncoder:
     def structure_is_trained(self) -> bool:
         """Whether the structural view was trained."""
         return self.card.structure_is_trained
+
+    @property
+    def calibration(self) -> MatchCalibration | None:
+        """What tells matches from chance; `None` where the model carries none."""
+        return self.card.calibration
 
     @property
     def image_size(self) -> int:
@@ -186,6 +205,15 @@ class TwoViewEncoder:
         resized = self.preprocessing.resize(rgb)
         return PreparedImage(rgb=resized, edges=self.edge_detector.detect(resized))
 
+    def prepare_sketch(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Turn a drawing on any ground into an edge map, uint8 `(S, S)`, for `encode_edge_maps`.
+
+        Raises:
+            EmptySketchError: If it has no strokes.
+            ValueError: If the array is not a picture.
+        """
+        return sketch_to_edges(rgb, self.preprocessing, self.edge_detector)
+
     def prepare_text(self, text: str) -> PreparedText:
         """Find the structural part of a text and tokenize both."""
         structural_text = self.caption_filter.structural_text(text)
@@ -193,17 +221,25 @@ class TwoViewEncoder:
         structural = full if structural_text == text else self.tokenizer.encode(structural_text)
         return PreparedText(full.ids, structural.ids, structural_text, full.num_tokens, full.is_truncated)
 
-    @torch.inference_mode()
+    @property
+    def towers(self) -> Towers:
+        """What runs the model in `encode_*`."""
+        return self._towers
+
+    def run_on(self, towers: Towers) -> None:
+        """Let `encode_*` use these towers, which must compute what the model's own modules do."""
+        self._towers = towers
+
     def encode_images(self, images: Sequence[PreparedImage]) -> ViewEmbeddings:
         """Embed both views of prepared pictures."""
         if not images:
             return self._no_embeddings()
-        pixels_BCHW = self.preprocessing.normalize([image.rgb for image in images], device=self.device)
-        edges_BHW = self._stack_edges([image.edges for image in images])
-        appearance_BD = self.embed_pixels(pixels_BCHW)
-        return ViewEmbeddings(_as_unit_rows(appearance_BD), _as_unit_rows(self.embed_edges(edges_BHW)))
+        rgb, edges = np.stack([image.rgb for image in images]), self._stack_edges([image.edges for image in images])
+        if self.edge_branch is None and len(images) <= MAX_JOINED_PICTURES:
+            both = self._towers.images(np.concatenate([rgb, grey_pictures(edges)]))
+            return ViewEmbeddings(_finite(both[: len(images)]), _finite(both[len(images) :]))
+        return ViewEmbeddings(_finite(self._towers.images(rgb)), _finite(self._towers.edges(edges)))
 
-    @torch.inference_mode()
     def encode_edge_maps(self, edges: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Embed edge maps, uint8 `(S, S)` with white lines on black, into unit rows `(N, D)`.
 
@@ -212,23 +248,22 @@ class TwoViewEncoder:
         """
         if not edges:
             return self._no_rows()
-        return _as_unit_rows(self.embed_edges(self._stack_edges(edges)))
+        return _finite(self._towers.edges(self._stack_edges(edges)))
 
-    @torch.inference_mode()
     def encode_texts(self, texts: Sequence[PreparedText]) -> ViewEmbeddings:
         """Embed full texts (appearance) and their structural parts (structure)."""
         if not texts:
             return self._no_embeddings()
-        appearance = self._encode_rows([text.tokens for text in texts])
-        structure = appearance.copy()
-        changed = [i for i, text in enumerate(texts) if not np.array_equal(text.tokens, text.structural_tokens)]
-        if changed:
-            structure[changed] = self._encode_rows([texts[i].structural_tokens for i in changed])
-        return ViewEmbeddings(appearance, structure)
+        rows = self._encode_rows([text.tokens for text in texts] + [text.structural_tokens for text in texts])
+        return ViewEmbeddings(_finite(rows[: len(texts)]), _finite(rows[len(texts) :]))
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Return int64 `(B, L)`, `L` the longest text where the tower may be cut, else the context length."""
-        return self._pad([self.tokenizer.encode(text).ids for text in texts])
+        return self._pad([self.tokenizer.encode(text).ids for text in texts]).to(self.device)
+
+    def embed_rgb(self, rgb_BHWC: Tensor) -> Tensor:
+        """Embed uint8 pictures `(B, S, S, 3)` into unit rows `(B, D)`, with gradients where torch records them."""
+        return self.embed_pixels(self.preprocessing.normalize_tensor(rgb_BHWC))
 
     def embed_pixels(self, pixels_BCHW: Tensor) -> Tensor:
         """Embed normalised pictures into unit rows `(B, D)`, with gradients where torch records them."""
@@ -269,6 +304,7 @@ class TwoViewEncoder:
             "image_size": self.image_size,
             "context_length": self.context_length,
             "device": self.device,
+            "execution": dict(self._towers.describe()),
             "num_parameters": sum(p.numel() for module in self._parts().values() for p in module.parameters()),
             "image_tower": _tower_name(self.architecture["vision_cfg"]),
             "preprocessing": self.preprocessing.config(),
@@ -287,19 +323,26 @@ class TwoViewEncoder:
         encode_image: Any = self.model.encode_image
         return torch.as_tensor(encode_image(pixels_BCHW))
 
-    def _stack_edges(self, edges: Sequence[NDArray[np.uint8]]) -> Tensor:
+    def _stack_edges(self, edges: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
         side = self.image_size
         for edge_map in edges:
             if edge_map.shape != (side, side) or edge_map.dtype != np.uint8:
                 raise ValueError(f"expected uint8 edge maps of {(side, side)}, got {edge_map.dtype} {edge_map.shape}")
-        return torch.from_numpy(np.stack(edges)).to(self.device)
+        return np.stack(edges)
 
     def _encode_rows(self, rows: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
-        return _as_unit_rows(self.embed_tokens(self._pad(rows)))
+        """Embed each different row once, in batches of rows of about one length."""
+        numbers: dict[bytes, int] = {}
+        number_of = [numbers.setdefault(row.tobytes(), len(numbers)) for row in rows]
+        different = [np.frombuffer(row, dtype=np.int64) for row in numbers]
+        found = np.empty((len(different), self.dimension), dtype=np.float32)
+        for batch in split_by_length([len(row) for row in different], spare=self._towers.spare_tokens):
+            found[batch] = self._towers.tokens(self._pad([different[i] for i in batch]).numpy())
+        return found[number_of]
 
     def _pad(self, rows: Sequence[NDArray[np.int64]]) -> Tensor:
         length = None if self.text_tower.is_cuttable else self.context_length
-        return self.tokenizer.pad(rows, length=length).to(self.device)
+        return self.tokenizer.pad(rows, length=length)
 
     def _no_rows(self) -> NDArray[np.float32]:
         return np.empty((0, self.dimension), dtype=np.float32)
@@ -308,8 +351,7 @@ class TwoViewEncoder:
         return ViewEmbeddings(self._no_rows(), self._no_rows())
 
 
-def _as_unit_rows(rows_BD: Tensor) -> NDArray[np.float32]:
-    rows: NDArray[np.float32] = rows_BD.float().cpu().numpy()
+def _finite(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     broken = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if broken.size:
         raise EncodingError(f"the model gave numbers that are not finite for item {broken[0]} of {len(rows)}")

@@ -29,6 +29,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from structxlip.architecture import build_model
+from structxlip.backends.selection import Execution, select_towers
 from structxlip.captions import CaptionFilter, LexiconFilter
 from structxlip.checkpoint import CONFIG_FILE, EncoderConfig, file_sha256, fingerprint_of, load_checkpoint
 from structxlip.edge_branch import EdgeBranchConfig
@@ -69,23 +70,37 @@ def bundled_names() -> list[str]:
     return sorted(path.parent.name for path in BUNDLED.glob(f"*/{CONFIG_FILE}"))
 
 
-def load_encoder(name: str, *, device: str = "auto") -> TwoViewEncoder:
+def load_encoder(name: str, *, device: str = "auto", execution: Execution | None = None) -> TwoViewEncoder:
     """Load the encoder that a name stands for; the module's docstring lists the forms.
 
     Args:
         name: A bundled checkpoint, a folder, or a public model.
         device: As torch names it; `auto` is `cuda` where there is one, else `cpu`.
+        execution: How it shall run, for a model that will only serve; as torch modules in float32 unless given.
 
     Raises:
         UnknownModelError: If the name means nothing.
         ModelUnavailableError: If a public model's files cannot be fetched.
         CheckpointError: If a checkpoint of ours is damaged, too new or does not fit.
         UnsupportedModelError: If two views cannot be made from the model.
+        ConfigError: If the backend asked for does not run on the device.
     """
     device = resolve_device(device)
-    if (folder := _checkpoint_folder(name)) is not None:
-        return load_checkpoint(folder, name=name, device=device)
-    return load_plain_model(name, device=device)
+    folder = checkpoint_folder(name)
+    if folder is not None:
+        encoder = load_checkpoint(folder, name=name, device=device)
+    else:
+        encoder = load_plain_model(name, device=device)
+    if execution is not None:
+        encoder.run_on(select_towers(encoder, execution, folder=model_folder(name)))
+    return encoder
+
+
+def model_folder(name: str) -> Path | None:
+    """Return the folder on this machine that a name stands for; `None` for a public model."""
+    if name.startswith(LOCAL_PREFIX):
+        return Path(name.removeprefix(LOCAL_PREFIX)).expanduser()
+    return None if name.startswith(HUB_PREFIX) or _is_public(name) else checkpoint_folder(name)
 
 
 def load_plain_model(
@@ -158,8 +173,12 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def _checkpoint_folder(name: str) -> Path | None:
-    """Return the folder of a checkpoint of ours; `None` for the name of a plain open_clip model."""
+def checkpoint_folder(name: str) -> Path | None:
+    """Return the folder of a checkpoint of ours; `None` for the name of a plain open_clip model.
+
+    Raises:
+        UnknownModelError: If the name means nothing.
+    """
     if name in bundled_names():
         return BUNDLED / name
     path = Path(name.removeprefix(LOCAL_PREFIX)).expanduser()

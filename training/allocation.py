@@ -1,8 +1,8 @@
 """Memory that a step frees is kept for the next one.
 
 glibc gives large blocks back to the system at once and faults them in again, page by page, when the next step wants
-them: before this, 40 % of the processor time of a short run on photographs was the system's (66 of 165 s), and 6 % after
-it and the other changes of the day.
+them: before this, 40 % of the processor time of a short run on photographs was the system's (66 of 165 s), and 6 %
+after it and the other changes of the day.
 """
 
 from __future__ import annotations

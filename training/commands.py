@@ -51,6 +51,42 @@ def evaluate(
         )
 
 
+def calibrate(
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint folder; a plain model together with --out.")],
+    data: Annotated[str, typer.Argument(help="Pictures with captions that the model was not trained on.")],
+    background: Annotated[
+        str | None, typer.Option(help="Pictures that scores are compared with; half of DATA unless given.")
+    ] = None,
+    false_accept_rate: Annotated[
+        float, typer.Option(min=0.001, max=0.5, help="Share of queries without a match that may find one.")
+    ] = 0.05,
+    num_background: Annotated[int, typer.Option(min=20, help="Pictures of the background.")] = 512,
+    num_queries: Annotated[int, typer.Option(min=20, help="Pictures that queries are made of.")] = 500,
+    out: Annotated[
+        Path | None, typer.Option(help="Write a new checkpoint here instead of changing CHECKPOINT.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw confidence against truth to this PNG.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Give a checkpoint what tells matches from chance: the confidence of hits, and "nothing matches"."""
+    with _told_errors():
+        from training.calibration.command import calibrate_checkpoint
+
+        print(
+            calibrate_checkpoint(
+                checkpoint,
+                data,
+                background=background,
+                false_accept_rate=false_accept_rate,
+                num_background=num_background,
+                num_queries=num_queries,
+                out=out,
+                plot=plot,
+                device=device,
+            )
+        )
+
+
 def captions(
     text: Annotated[str, typer.Argument(help="A caption.")],
     kind: Annotated[str, typer.Option("--filter", help="lexicon, syntactic or none.")] = "lexicon",

@@ -277,7 +277,7 @@ class FreezingConfig:
         text_layers: For `towers`: of the text tower, where its number differs.
         train_text: For `towers`: train the whole text tower.
         used_tokens_only: Of the token vectors, train those that the training captions use; the others have no gradient
-            anyway, and are left out of every step. Not for sources that change their captions.
+            anyway, and are left out of every step. A word that only a later telling uses keeps the vector it had.
         running_statistics: `keep` leaves those of batch normalisations as they are and normalises with them in training
             too: right for a pretrained tower, above all one whose statistics were folded into its weights. `learn` is
             for training from scratch.
@@ -292,6 +292,21 @@ class FreezingConfig:
     used_tokens_only: bool = False
     running_statistics: Literal["learn", "keep"] = "learn"
     cache_folder: str = ""
+
+
+@dataclass(frozen=True, config=STRICT)
+class CalibrationConfig:
+    """What a finished run is given to tell matches from chance (see `structxlip.calibration`).
+
+    Attributes:
+        num_background: Training pictures that scores are compared with; 0 for no calibration.
+        num_queries: Validation pictures that queries are made of, and so are their captions, copies and sketches.
+        false_accept_rate: Share of queries without a match that may find one all the same.
+    """
+
+    num_background: Annotated[int, Field(ge=0)] = 512
+    num_queries: Count = 500
+    false_accept_rate: Annotated[float, Field(gt=0, lt=1)] = 0.05
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -349,13 +364,10 @@ class TrainConfig:
     regime: RegimeConfig = RegimeConfig()
     freezing: FreezingConfig = FreezingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    calibration: CalibrationConfig = CalibrationConfig()
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.freezing.used_tokens_only and self.data.train.kind == "scenes":
-            raise ValueError(
-                "freezing.used_tokens_only needs captions that stay, and scenes are told anew in every epoch"
-            )
         if not self.freezing.cache_folder:
             return
         if self.freezing.mode == "none":

@@ -10,15 +10,21 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor
 
+from structxlip.calibration import MatchCalibration
 from structxlip.checkpoint import Provenance, read_checkpoint_config, save_checkpoint
 from structxlip.encoder import TwoViewEncoder
 from structxlip.models import load_encoder
+from training.calibration.fitting import MIN_EXAMPLES, fit_calibration
+from training.calibration.queries import choose_rows, embed_background, embed_queries
+from training.calibration.reliability import cross_measured, draw_reliability, reliability_table
 from training.config import SourceConfig, TrainConfig
 from training.data import PairSource, open_source, validated
 from training.evaluate import PairEmbeddings, SetEvaluation, embed_pairs, evaluate_set, interpolated
 from training.loop import BEST
 from training.report import Report, WiseFtRow, write_report
 from training.start import rebuilt, start_encoder
+
+CALIBRATION_REPORT = "calibration.md"
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,8 @@ def finish(config: TrainConfig, *, say: Callable[[str], None]) -> Report:
         run_folder=folder,
     )
     write_report(folder, report, encoder, {item.evaluation.name: (item.pairs, item.source) for item in evaluated})
-    _export(config, encoder, weight, metrics_of(report))
+    calibration = _calibration(config, encoder, val.source, weight, say)
+    _export(config, encoder, weight, metrics_of(report), calibration)
     return report
 
 
@@ -115,7 +122,40 @@ def _wise_ft(
     return tuple(rows)
 
 
-def _export(config: TrainConfig, encoder: TwoViewEncoder, weight: float, metrics: dict[str, JsonValue]) -> None:
+def _calibration(
+    config: TrainConfig, encoder: TwoViewEncoder, val: PairSource, weight: float, say: Callable[[str], None]
+) -> MatchCalibration | None:
+    """Fit what tells matches from chance: training pictures are the background, validation pictures are asked for."""
+    wanted = config.calibration
+    asked_rows = choose_rows(len(val), wanted.num_queries, config.seed)
+    if not wanted.num_background or len(asked_rows) < MIN_EXAMPLES:
+        say(f"no calibration: {len(asked_rows)} validation pictures, {wanted.num_background} of background asked for")
+        return None
+    train, _ = validated(
+        open_source(config.data.train, image_size=encoder.image_size),
+        name="training",
+        on_bad_record=config.data.on_bad_record,
+        decode=False,
+    )
+    known = embed_background(encoder, train, choose_rows(len(train), wanted.num_background, config.seed))
+    examples = embed_queries(encoder, val, asked_rows, seed=config.seed)
+    rate = wanted.false_accept_rate
+    measured = cross_measured(known, examples, default_weight=weight, false_accept_rate=rate, seed=config.seed)
+    folder = Path(config.saving.run_folder)
+    table = reliability_table(measured, false_accept_rate=rate)
+    (folder / CALIBRATION_REPORT).write_text(f"# Calibration of {config.name}\n\n{table}\n", encoding="utf-8")
+    draw_reliability(measured, folder / "reliability.png")
+    say(f"calibrated for {100 * rate:g} % false accepts: {folder / CALIBRATION_REPORT}")
+    return fit_calibration(known, examples, default_weight=weight, false_accept_rate=rate, seed=config.seed)
+
+
+def _export(
+    config: TrainConfig,
+    encoder: TwoViewEncoder,
+    weight: float,
+    metrics: dict[str, JsonValue],
+    calibration: MatchCalibration | None,
+) -> None:
     folder = Path(config.saving.run_folder)
     written: Provenance = read_checkpoint_config(folder / BEST).provenance
     for target in (folder / BEST, *([Path(config.saving.export_to)] if config.saving.export_to else [])):
@@ -125,6 +165,7 @@ def _export(config: TrainConfig, encoder: TwoViewEncoder, weight: float, metrics
             default_structure_weight=weight,
             structure_is_trained=config.loss.is_structural,
             metrics=metrics,
+            calibration=calibration,
             provenance=written,
             half_precision=config.saving.half_precision,
         )

@@ -49,7 +49,7 @@ from training.optimisation import (
     set_learning_rate,
     trained_parameters,
 )
-from training.start import rebuilt, span_finder, start_encoder
+from training.start import rebuilt, span_finder, start_encoder, words_with_vectors
 from training.state import Course, Learner, load_state, read_state, save_state
 from training.texts import Ids, PackedTower, is_packable
 from training.used_tokens import learn_used_tokens
@@ -199,7 +199,7 @@ def assemble(
     freeze(encoder, config.freezing)
     maker = sample_maker(config, encoder)
     if config.freezing.used_tokens_only:
-        learn_used_tokens(encoder.model, _training_ids(train_source, maker))
+        learn_used_tokens(encoder.model, _training_ids(config, encoder, train_source, maker))
     local_scale = LogitScale(config.loss.local_scale).to(device)
     local_scale.requires_grad_(config.loss.local > 0)
     parameters = trained_parameters(encoder, local_scale, config.optimiser)
@@ -396,6 +396,7 @@ def _what_counts(tree: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, dict)
         else value
         for section, value in tree.items()
+        if section != "calibration"  # comes after the last step
     }
 
 
@@ -453,8 +454,13 @@ def sample_maker(config: TrainConfig, encoder: TwoViewEncoder) -> SampleMaker:
     )
 
 
-def _training_ids(source: PairSource, maker: SampleMaker) -> Iterator[list[int]]:
+def _training_ids(
+    config: TrainConfig, encoder: TwoViewEncoder, source: PairSource, maker: SampleMaker
+) -> Iterator[list[int]]:
     yield [PADDING]
+    if config.model.zero_unseen_words:  # which has met every word already: those have vectors
+        yield words_with_vectors(encoder)
+        return
     for index in range(len(source)):
         for caption in source.captions(index):
             told = [caption, with_sides_swapped(caption)] if maker.augmentation.swap_sides else [caption]

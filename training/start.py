@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from open_clip.tokenizer import SimpleTokenizer
+from torch import Tensor
 
 from structxlip.captions import CaptionFilter, build_caption_filter
 from structxlip.captions.chunks import Chunker
@@ -107,13 +108,18 @@ def zero_unseen_words(encoder: TwoViewEncoder, source: PairSource) -> int:
     for index in range(len(source)):
         for caption in source.captions(index):
             used.update(encoder.tokenizer.encode(caption).ids.tolist())
-    model: Any = encoder.model
-    table = getattr(model, "text", model).token_embedding.weight
+    table = _token_table(encoder)
     unseen = torch.ones(len(table), dtype=torch.bool, device=table.device)
     unseen[sorted(used)] = False
     with torch.no_grad():
         table[unseen] = 0
     return len(used)
+
+
+def words_with_vectors(encoder: TwoViewEncoder) -> list[int]:
+    """Return the ids of the tokens whose vectors are not zero."""
+    found: list[int] = (_token_table(encoder) != 0).any(dim=1).nonzero()[:, 0].tolist()
+    return found
 
 
 def span_finder(encoder: TwoViewEncoder, chunker: Chunker) -> SpanFinder:
@@ -129,6 +135,12 @@ def span_finder(encoder: TwoViewEncoder, chunker: Chunker) -> SpanFinder:
             "does not tell; set loss.local=0 or start from a model with CLIP's own tokenizer"
         )
     return _SpanFinder(encoder.tokenizer, dict(text.get("tokenizer_kwargs") or {}), chunker)
+
+
+def _token_table(encoder: TwoViewEncoder) -> Tensor:
+    model: Any = encoder.model
+    table: Tensor = getattr(model, "text", model).token_embedding.weight
+    return table
 
 
 class _SpanFinder:

@@ -36,14 +36,12 @@ class UsedTokens(nn.Module):
         self.learned = nn.Parameter(self.weight[ids_U].clone())
 
     def forward(self, tokens_BL: Tensor) -> Tensor:
-        """Look tokens up, `(B, L, W)`; with gradients only those in use can be.
-
-        Raises:
-            IndexError: If gradients are recorded and a token is not in use.
-        """
-        if torch.is_grad_enabled():
-            return F.embedding(self.row[tokens_BL], self.learned)  # type: ignore[index]
-        return F.embedding(tokens_BL, self._whole())
+        """Look tokens up, `(B, L, W)`; those that are not in use have the vectors they started with, and keep them."""
+        if not torch.is_grad_enabled():
+            return F.embedding(tokens_BL, self._whole())
+        row_BL = self.row[tokens_BL]  # type: ignore[index]
+        learned_BLW = F.embedding(row_BL.clamp(min=0), self.learned)
+        return torch.where(row_BL[..., None] >= 0, learned_BLW, F.embedding(tokens_BL, self.weight))
 
     def _whole(self) -> Tensor:
         with torch.no_grad():

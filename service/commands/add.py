@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +16,8 @@ from rich.table import Table
 from service.commands.options import ApiKey, Data, Device, Model, Url
 from service.commands.sources import PictureSource, find_sources
 from service.commands.targets import AddResult, Target, open_target
+from structxlip.client.adding import batches
+from structxlip.client.sync_client import in_parallel
 
 MAX_LISTED_FAILURES = 20
 
@@ -39,7 +39,7 @@ def add(
     """
     console = Console(stderr=True)
     sources = find_sources(paths)
-    with open_target(url=url, api_key=api_key, data=data, model=model, device=device) as target:
+    with open_target(url=url, api_key=api_key, data=data, model=model, device=device, is_bulk=True) as target:
         results = add_with_progress(target, sources, workers, batch_size, console)
     failures = print_summary(results, console)
     if report is not None:
@@ -64,7 +64,7 @@ def add_with_progress(
     num_failed = 0
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("add", total=len(sources), rate="", failed="")
-        for batch in _run_batches(target, sources, workers, batch_size):
+        for batch in in_parallel(target.add, batches(sources, batch_size), workers):
             results.extend(batch)
             num_failed += sum(result.status == "failed" for result in batch)
             speed = progress.tasks[bar].speed
@@ -75,27 +75,6 @@ def add_with_progress(
                 failed=f"{num_failed} failed" if num_failed else "",
             )
     return results
-
-
-def _run_batches(
-    target: Target, sources: Sequence[PictureSource], workers: int, batch_size: int
-) -> Iterator[list[AddResult]]:
-    remaining = iter(sources)
-    batches = iter(lambda: list(islice(remaining, batch_size)), [])
-    with ThreadPoolExecutor(workers, thread_name_prefix="add") as pool:
-        # One batch more than there are workers: nobody waits, and memory stays bounded.
-        running: set[Future[list[AddResult]]] = {
-            pool.submit(target.add, batch) for batch in islice(batches, workers + 1)
-        }
-        try:
-            while running:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield future.result()
-                    running |= {pool.submit(target.add, batch) for batch in islice(batches, 1)}
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def print_summary(results: Sequence[AddResult], console: Console) -> list[AddResult]:

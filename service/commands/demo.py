@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +22,7 @@ from service.commands.add import add_with_progress, print_summary
 from service.commands.errors import CommandError
 from service.commands.search import print_hits
 from service.commands.sources import find_sources
-from service.commands.targets import HttpTarget
+from service.commands.targets import HttpTarget, Query
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 START_SECONDS = 300.0
@@ -54,9 +55,11 @@ def demo(
                 raise CommandError("the sample pictures were not all added; the reasons stand above")
             for query in QUERIES:
                 console.print(f'[bold]3.[/bold] searching with POST {url}/search: [green]"{query}"[/green]')
-                print_hits(target.search(query, structure_weight=None, limit=5, filter=None), console)
+                print_hits(target.search(Query(text=query, limit=5)).hits, console)
         _print_next_steps(console, url)
-        if not once:
+        if once:
+            console.print("stopping; without `--once` (`make demo` without ONCE=1) it goes on serving on that address")
+        else:
             console.print("serving until Ctrl-C …")
             process.wait()
 
@@ -114,11 +117,22 @@ def _free_port(port: int) -> int:
 
 
 def _print_next_steps(console: Console, url: str) -> None:
+    command = _own_command()
     console.print("[bold]Where to look next[/bold]")
+    console.print(f"  {url}/         the page: search by words, pictures and sketches")
     console.print(f"  {url}/docs     every call, to try in the browser")
     console.print(f"  {url}/info     the model, its fingerprint, the limits")
     console.print(f"  {url}/metrics  what Prometheus reads")
-    console.print(f'  structxlip search "words" --url {url} --open')
+    console.print(f'  {command} search "words" --url {url} --open')
     console.print("      a contact sheet of the hits")
-    console.print(f"  structxlip add FOLDER --url {url}")
+    console.print(f"  {command} add FOLDER --url {url}")
     console.print("      your own pictures; for photographs start with --model ViT-B-32:openai")
+
+
+def _own_command() -> str:
+    """Return what to type for this very `structxlip`: its name where the shell finds it, else its path."""
+    own = Path(sys.executable).parent / "structxlip"
+    found = shutil.which("structxlip")
+    if found is not None and Path(found).resolve() == own.resolve():
+        return "structxlip"
+    return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)

@@ -12,6 +12,7 @@ def user_errors() -> tuple[type[BaseException], ...]:
     from index.errors import CollectionError
     from service.problems import Problem
     from service.security import KeyFileError, UnsafeAddressError
+    from structxlip.client import StructXLIPError
     from structxlip.errors import ModelError
 
-    return (CommandError, CollectionError, Problem, ModelError, KeyFileError, UnsafeAddressError)
+    return (CommandError, CollectionError, Problem, ModelError, StructXLIPError, KeyFileError, UnsafeAddressError)

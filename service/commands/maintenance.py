@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
 from service.commands.errors import CommandError
 from service.commands.options import Data, Device, Model
@@ -16,6 +17,10 @@ from service.commands.options import Data, Device, Model
 if TYPE_CHECKING:
     from index.collection import Vector
     from structxlip.encoder import PreparedImage
+
+
+# Beside the collection; `service.watchlists` keeps it.
+WATCHLISTS = "watchlists"
 
 
 def backup(
@@ -28,6 +33,8 @@ def backup(
 
     folder = data or load_settings().data
     num_files = backup_directory(folder, destination)
+    if (folder / WATCHLISTS).is_dir():
+        num_files += backup_directory(folder / WATCHLISTS, destination / WATCHLISTS)
     Console(stderr=True).print(f"{num_files} files copied from {folder} to {destination}")
 
 
@@ -41,6 +48,8 @@ def restore(
 
     folder = data or load_settings().data
     num_files = restore_directory(source, folder)
+    if (source / WATCHLISTS).is_dir():
+        num_files += restore_directory(source / WATCHLISTS, folder / WATCHLISTS)
     Console(stderr=True).print(f"{num_files} files restored to {folder}")
 
 
@@ -60,12 +69,12 @@ def reindex(
     from index.reembedding import prune_vectors, reembed
     from service.commands.serve import load_settings
     from service.images import ImageLimits, decode_image
+    from service.model import load_model
     from service.problems import Problem
-    from structxlip.models import load_encoder
 
     given = {"data": data, "model": model, "device": device}
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})
-    encoder = load_encoder(settings.model, device=settings.device)
+    encoder = load_model(settings)
     limits = ImageLimits(max_bytes=settings.max_file_bytes, max_pixels=settings.max_pixels)
     console = Console(stderr=True)
 
@@ -83,20 +92,29 @@ def reindex(
         vectors = iter(zip(embedded.appearance, embedded.structure, strict=True))
         return [next(vectors) if image is not None else None for image in prepared]
 
+    folders = [folder for folder in (settings.data, settings.data / WATCHLISTS) if folder.is_dir()]
+    failed: list[str] = []
     with Progress(console=console) as progress:
-        bar = progress.add_task("embedding", total=None)
-        outcome = reembed(
-            settings.data,
-            dimension=encoder.dimension,
-            fingerprint=encoder.fingerprint,
-            embed=embed,
-            progress=lambda done, total: progress.update(bar, completed=done, total=total),
-        )
-    if outcome.failed:
+        for folder in folders:
+            bar = progress.add_task("embedding" if folder == settings.data else "watch lists", total=None)
+            outcome = reembed(
+                folder,
+                dimension=encoder.dimension,
+                fingerprint=encoder.fingerprint,
+                embed=embed,
+                progress=partial(_show, progress, bar),
+            )
+            failed += outcome.failed
+    if failed:
         raise CommandError(
-            f"{len(outcome.failed)} pictures have no vectors of the new model (the first: {outcome.failed[0]}); "
+            f"{len(failed)} pictures have no vectors of the new model (the first: {failed[0]}); "
             "delete them, or serve with the old model"
         )
     if prune:
-        prune_vectors(settings.data, keep=encoder.fingerprint)
+        for folder in folders:
+            prune_vectors(folder, keep=encoder.fingerprint)
     console.print(f"every picture has vectors of {encoder.name} ({encoder.fingerprint[:12]})")
+
+
+def _show(progress: Progress, bar: TaskID, done: int, total: int) -> None:
+    progress.update(bar, completed=done, total=total)

@@ -16,15 +16,19 @@ from rich.table import Table
 
 from service.commands.errors import CommandError
 from service.commands.options import ApiKey, Data, Device, Model, Url
-from service.commands.targets import FoundPicture, Target, open_target
+from service.commands.targets import FoundPicture, Query, Target, open_target
 
-# What the table takes beside the id and the caption: rank, three scores, lines and padding.
-TABLE_FRAME = 48
+# What the table takes beside the id and the caption: rank, four scores, lines and padding.
+TABLE_FRAME = 61
 MIN_CAPTION = 20
+CAPTION_LINES = 3  # one line of a narrow window says "A colourful picture of …" of every picture
 
 
 def search(
-    text: Annotated[str, typer.Argument(help="What to look for.")],
+    text: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
+    image: Annotated[Path | None, typer.Option(help="A picture to look for, alone or with the words.")] = None,
+    sketch: Annotated[Path | None, typer.Option(help="A drawing on any ground, alone or with the others.")] = None,
+    negative: Annotated[list[str] | None, typer.Option(help="Words that hits must not look like.")] = None,
     url: Url = None,
     api_key: ApiKey = None,
     data: Data = None,
@@ -42,18 +46,30 @@ def search(
     sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet of the hits to this PNG.")] = None,
     open_sheet: Annotated[bool, typer.Option("--open", help="Write a contact sheet and show it.")] = False,
 ) -> None:
-    """Find pictures by words."""
-    condition = _parse_json(filter)
+    """Find pictures by words, by a picture, by a sketch, or by several of these together."""
+    asked = Query(
+        text=text,
+        image=_read(image),
+        sketch=_read(sketch),
+        negatives=tuple(negative or ()),
+        structure_weight=structure_weight,
+        limit=limit,
+        filter=_parse_json(filter),
+    )
+    title = " + ".join(part for part in (text, image and image.name, sketch and sketch.name) if part)
     with open_target(url=url, api_key=api_key, data=data, model=model, device=device) as target:
-        hits = target.search(text, structure_weight=structure_weight, limit=limit, filter=condition)
+        found = target.search(asked)
+        hits = found.hits
         if open_sheet and sheet is None:
             sheet = Path("structxlip-search.png")
         if sheet is not None:
-            _write_sheet(sheet, text, hits, target)
+            _write_sheet(sheet, title, hits, target)
     if as_json:
         print(json.dumps([dataclasses.asdict(hit) for hit in hits], ensure_ascii=False, indent=2))
     else:
         print_hits(hits, Console())
+        if found.no_match:
+            Console().print("nothing here matches; the above are the closest")
     if sheet is not None:
         Console(stderr=True).print(f"wrote {sheet}")
     if open_sheet and sheet is not None:
@@ -63,7 +79,7 @@ def search(
 def print_hits(hits: Sequence[FoundPicture], console: Console) -> None:
     """Print hits as a table."""
     table = Table()
-    for name in ("#", "id", "score", "appearance", "structure"):
+    for name in ("#", "id", "score", "appearance", "structure", "confidence"):
         table.add_column(name, no_wrap=True)
     table.add_column("caption")
     room = max(MIN_CAPTION, console.width - TABLE_FRAME - max((len(hit.id) for hit in hits), default=0))
@@ -75,9 +91,19 @@ def print_hits(hits: Sequence[FoundPicture], console: Console) -> None:
             f"{hit.score:.3f}",
             f"{hit.appearance:.3f}",
             f"{hit.structure:.3f}",
-            _shortened(caption, room),
+            "-" if hit.confidence is None else f"{hit.confidence:.2f}",
+            _shortened(caption, CAPTION_LINES * room),
         )
     console.print(table if hits else "nothing found: the collection is empty, or the filter leaves nothing")
+
+
+def _read(path: Path | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CommandError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _shortened(text: str, length: int) -> str:

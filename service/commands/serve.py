@@ -15,6 +15,10 @@ from service.settings import Settings
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+# Longer than clients and proxies keep idle connections (httpx 5 s, nginx 60 s): whichever side closes first while
+# the other sends makes a request fail that nobody refused, and a client knows when it is about to send.
+KEEP_ALIVE_SECONDS = 75
+
 
 def serve(
     model: Annotated[str | None, typer.Option(help="Checkpoint or open_clip model. [env: STRUCTXLIP_MODEL]")] = None,
@@ -22,6 +26,12 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on. [env: STRUCTXLIP_HOST]")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one. [env: STRUCTXLIP_PORT]")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda. [env: STRUCTXLIP_DEVICE]")] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="What runs the model: auto, torch, openvino. [env: STRUCTXLIP_BACKEND]")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of matrix products: f32, bf16. [env: STRUCTXLIP_PRECISION]")
+    ] = None,
     api_keys: Annotated[
         Path | None,
         typer.Option(help="File of keys from `structxlip keys create`. [env: STRUCTXLIP_API_KEYS]"),
@@ -37,6 +47,8 @@ def serve(
         "host": host,
         "port": port,
         "device": device,
+        "backend": backend,
+        "precision": precision,
         "api_keys": api_keys,
         "allow_unauthenticated": allow_unauthenticated,
     }
@@ -65,13 +77,13 @@ def run(settings: Settings) -> None:
     import_without_compiler()
     from service.app import create_app, open_collection
     from service.logs import configure_logging
+    from service.model import load_model
     from service.security import KeyStore, check_bind_address
-    from structxlip.models import load_encoder
 
     configure_logging(settings.log_format, settings.log_level)
     keys = KeyStore.load(settings.api_keys) if settings.api_keys is not None else None
     check_bind_address(settings.host, has_keys=bool(keys), allow_unauthenticated=settings.allow_unauthenticated)
-    encoder = load_encoder(settings.model, device=settings.device)
+    encoder = load_model(settings)
     with closing(open_collection(settings, encoder, wait=False)) as collection:
         _serve(create_app(settings, encoder=encoder, collection=collection, keys=keys), settings)
 
@@ -87,6 +99,7 @@ def _serve(app: FastAPI, settings: Settings) -> None:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=int(settings.request_seconds) + 5,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         lifespan="on",
     )
     # uvicorn drains on a signal and then raises it again for whoever handled it before: nobody, so that the end is 0.

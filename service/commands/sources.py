@@ -11,9 +11,9 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from service.commands.errors import CommandError
+from structxlip.client.folders import find_pictures, id_of_path
 
 MANIFEST_SUFFIXES = {".jsonl", ".ndjson", ".csv"}
-PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 PATH_COLUMNS = ("image", "file", "path", "filename", "file_name", "filepath")
 CAPTION_COLUMNS = ("caption", "long", "text", "title", "description", "captions")
 
@@ -55,19 +55,13 @@ def _sources_of(path: Path) -> Iterator[PictureSource]:
     elif path.suffix.lower() in MANIFEST_SUFFIXES:
         yield from _in_manifest(path)
     else:
-        yield PictureSource(path, _id_of(path.name), {"path": path.name})
+        yield PictureSource(path, id_of_path(path.name), {"path": path.name})
 
 
 def _in_folder(folder: Path) -> Iterator[PictureSource]:
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file():
-            relative = path.relative_to(folder).as_posix()
-            yield PictureSource(path, _id_of(relative), {"path": relative})
-
-
-def _id_of(relative: str) -> str:
-    """Make an id of a path: ids hold no slash, since they stand in addresses."""
-    return relative.replace("/", ":").replace("\\", ":")
+    for path in find_pictures(folder):
+        relative = path.relative_to(folder).as_posix()
+        yield PictureSource(path, id_of_path(relative), {"path": relative})
 
 
 def _in_manifest(manifest: Path) -> Iterator[PictureSource]:
@@ -113,7 +107,7 @@ def _from_row(row: Mapping[str, JsonValue], picture: str, path_column: str, mani
     metadata["path"] = picture
     if isinstance(nested, dict):
         metadata.update(nested)
-    image_id = str(row["id"]) if row.get("id") is not None else _id_of(picture)
+    image_id = str(row["id"]) if row.get("id") is not None else id_of_path(picture)
     return PictureSource(manifest.parent / picture, image_id, metadata, _caption_of(row))
 
 

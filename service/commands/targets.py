@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import httpx
 from pydantic import JsonValue
 
 from service.commands.errors import CommandError
 from service.commands.sources import PictureSource
+from structxlip.client import AddResult as ClientAddResult
+from structxlip.client import Client, NewPicture, RetryPolicy
+from structxlip.client import Term as QueryTerm
+from structxlip.client.adding import AddPlan, add_batch, settled
+from structxlip.client.call import Call
 
 if TYPE_CHECKING:
     from index.collection import NewImage
     from index.local import LocalCollection
+    from service.search.queries import Term
     from structxlip.encoder import TwoViewEncoder
 
+# A service that starts, or that others keep busy, is waited for: 20 s or so.
 MAX_TRIES = 8
-TRANSIENT_STATUSES = {429, 502, 503, 504}
+TIMEOUT_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,36 @@ class FoundPicture:
     structure: float
     metadata: Mapping[str, JsonValue]
     caption: str | None
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What to look for: words, a picture file, a sketch file, or several of them in equal parts.
+
+    Raises:
+        CommandError: If nothing is named.
+    """
+
+    text: str | None = None
+    image: bytes | None = None
+    sketch: bytes | None = None
+    negatives: tuple[str, ...] = ()
+    structure_weight: float | None = None
+    limit: int = 10
+    filter: JsonValue = None
+
+    def __post_init__(self) -> None:
+        if self.text is None and self.image is None and self.sketch is None:
+            raise CommandError("name what to look for: words, --image FILE, --sketch FILE, or several of these")
+
+
+@dataclass(frozen=True, slots=True)
+class FoundPictures:
+    """Hits, best first; ``no_match`` is ``None`` where the model carries no calibration."""
+
+    hits: list[FoundPicture]
+    no_match: bool | None
 
 
 class Target(Protocol):
@@ -55,8 +91,8 @@ class Target(Protocol):
         """Add some pictures; one result each, in order. Safe to call from several threads."""
         ...
 
-    def search(self, text: str, *, structure_weight: float | None, limit: int, filter: JsonValue) -> list[FoundPicture]:
-        """Find pictures by words."""
+    def search(self, query: Query) -> FoundPictures:
+        """Find pictures."""
         ...
 
     def original(self, image_id: str) -> bytes:
@@ -70,9 +106,18 @@ class Target(Protocol):
 
 @contextmanager
 def open_target(
-    *, url: str | None, api_key: str | None, data: Path | None, model: str | None, device: str | None
+    *,
+    url: str | None,
+    api_key: str | None,
+    data: Path | None,
+    model: str | None,
+    device: str | None,
+    is_bulk: bool = False,
 ) -> Iterator[Target]:
-    """Open the service at ``url`` if one is given, else the collection in ``data`` with ``model``."""
+    """Open the service at ``url`` if one is given, else the collection in ``data`` with ``model``.
+
+    With ``is_bulk`` the model is made fast first, which takes longer than one query does without.
+    """
     if url is not None:
         if data is not None or model is not None:
             raise CommandError("give either --url (a running service) or --data and --model (a local collection)")
@@ -84,11 +129,12 @@ def open_target(
     import_without_compiler()
     from service.app import open_collection
     from service.commands.serve import load_settings
+    from service.model import load_model
     from structxlip.models import load_encoder
 
     given = {"data": data, "model": model, "device": device}
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})
-    encoder = load_encoder(settings.model, device=settings.device)
+    encoder = load_model(settings) if is_bulk else load_encoder(settings.model, device=settings.device)
     collection = open_collection(settings, encoder, wait=True)
     try:
         yield LocalTarget(encoder, collection, settings.max_file_bytes, settings.max_pixels)
@@ -119,26 +165,65 @@ class LocalTarget:
             for item in loaded
         ]
 
-    def search(self, text: str, *, structure_weight: float | None, limit: int, filter: JsonValue) -> list[FoundPicture]:
-        """Find pictures by words."""
+    def search(self, query: Query) -> FoundPictures:
+        """Find pictures."""
         from index.filters import parse_filter
-        from service.search import TwoViewQuery
+        from service.search.finding import Question, find
+        from service.search.negatives import make_exclusions, with_penalty
+        from service.search.queries import combine
 
-        weight = self._encoder.default_structure_weight if structure_weight is None else structure_weight
-        embedded = self._encoder.encode_texts([self._encoder.prepare_text(text)])
-        query = TwoViewQuery(embedded.appearance[0], embedded.structure[0], weight)
-        condition = None if filter is None else parse_filter(filter)
-        page = self._collection.search(query.vector(), limit=limit, filter=condition)
-        return [
+        encoder = self._encoder
+        chosen, default = query.structure_weight, encoder.default_structure_weight
+        wanted = combine(self._terms(query), structure_weight=chosen, default_weight=default)
+        away = [self._text_term(text) for text in query.negatives]
+        question = Question(
+            query=with_penalty(wanted, away),
+            exclusions=make_exclusions(
+                away, wanted, structure_weight=chosen, default_weight=default, calibration=encoder.calibration
+            ),
+            limit=query.limit,
+            filter=None if query.filter is None else parse_filter(query.filter),
+        )
+        answer = find(self._collection, encoder.calibration, question)
+        hits = [
             FoundPicture(
                 hit.record.id,
                 hit.score,
-                *query.scores(hit.appearance, hit.structure),
+                hit.appearance,
+                hit.structure,
                 hit.record.metadata,
                 hit.record.caption,
+                hit.confidence,
             )
-            for hit in page.items
+            for hit in answer.hits
         ]
+        return FoundPictures(hits, answer.no_match)
+
+    def _terms(self, query: Query) -> list[Term]:
+        from service.images import decode_image
+        from service.search.queries import Term
+        from structxlip.calibration import QueryKind
+        from structxlip.sketch import EmptySketchError
+
+        terms = [] if query.text is None else [self._text_term(query.text)]
+        if query.image is not None:
+            decoded = decode_image(query.image, self._limits, min_side=self._encoder.image_size)
+            seen = self._encoder.encode_images([self._encoder.prepare_image(decoded.rgb)])
+            terms.append(Term(QueryKind.PICTURE, seen.appearance[0], seen.structure[0]))
+        if query.sketch is not None:
+            try:
+                edges = self._encoder.prepare_sketch(decode_image(query.sketch, self._limits).rgb)
+            except EmptySketchError as error:
+                raise CommandError(str(error)) from error
+            terms.append(Term(QueryKind.SKETCH, None, self._encoder.encode_edge_maps([edges])[0]))
+        return terms
+
+    def _text_term(self, text: str) -> Term:
+        from service.search.queries import Term
+        from structxlip.calibration import QueryKind
+
+        told = self._encoder.encode_texts([self._encoder.prepare_text(text)])
+        return Term(QueryKind.TEXT, told.appearance[0], told.structure[0])
 
     def original(self, image_id: str) -> bytes:
         """Return one picture's file."""
@@ -223,8 +308,11 @@ class HttpTarget:
     """A running service; waits and retries when it is busy or starting."""
 
     def __init__(self, url: str, api_key: str | None) -> None:
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._client = httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=120.0)
+        self._retries = RetryPolicy(max_tries=MAX_TRIES)
+        try:
+            self._client = Client(url, api_key=api_key, timeout_seconds=TIMEOUT_SECONDS, retries=self._retries)
+        except ValueError as error:
+            raise CommandError(f"--url: {error}") from error
 
     def __enter__(self) -> HttpTarget:
         return self
@@ -233,87 +321,55 @@ class HttpTarget:
         self._client.close()
 
     def add(self, sources: Sequence[PictureSource]) -> list[AddResult]:
-        """Send one request with these pictures; items that met a passing problem are sent again."""
-        results: dict[int, AddResult] = {}
-        payload: dict[int, bytes] = {}
-        for position, source in enumerate(sources):
-            if source.problem is not None:
-                results[position] = AddResult(source, "failed", source.problem)
-                continue
-            try:
-                payload[position] = source.path.read_bytes()
-            except OSError as error:
-                results[position] = AddResult(source, "failed", f"cannot be read: {error.strerror or error}")
-        for attempt in range(MAX_TRIES):
-            if not payload:
-                break
-            positions = list(payload)
-            items = self._send([(sources[position], payload[position]) for position in positions])
-            is_last = attempt == MAX_TRIES - 1
-            for position, item in zip(positions, items, strict=True):
-                problem = item.get("problem") or {}
-                if not is_last and problem.get("status") in TRANSIENT_STATUSES:
-                    continue
-                results[position] = AddResult(sources[position], item["status"], problem.get("detail"))
-                del payload[position]
-        return [results[position] for position in range(len(sources))]
-
-    def search(self, text: str, *, structure_weight: float | None, limit: int, filter: JsonValue) -> list[FoundPicture]:
-        """Find pictures by words."""
-        body = {"text": text, "structure_weight": structure_weight, "limit": limit, "filter": filter}
-        answer = self._request("POST", "/search", json=body).json()
+        """Send these pictures, but for those that are stored as they are."""
+        usable = [source for source in sources if source.problem is None]
+        pictures = [NewPicture(source.path, source.id, source.metadata, source.caption) for source in usable]
+        added = iter(self._client.run(add_batch(pictures, self._plan)))
         return [
-            FoundPicture(
-                hit["id"],
-                hit["score"],
-                hit["scores"]["appearance"],
-                hit["scores"]["structure"],
-                hit["metadata"],
-                hit["caption"],
-            )
-            for hit in answer["hits"]
+            AddResult(source, "failed", source.problem)
+            if source.problem is not None
+            else _result_of(source, next(added))
+            for source in sources
         ]
+
+    def search(self, query: Query) -> FoundPictures:
+        """Find pictures."""
+        forms: dict[str, Any] = {"text": query.text, "image": query.image, "sketch": query.sketch}
+        terms = [QueryTerm(**{name: value}) for name, value in forms.items() if value is not None]
+        found = self._client.search(
+            query=terms,
+            negative=query.negatives,
+            structure_weight=query.structure_weight,
+            limit=query.limit,
+            filter=cast("Mapping[str, JsonValue] | None", query.filter),
+        )
+        hits = [
+            FoundPicture(
+                hit.id,
+                hit.score,
+                hit.scores.appearance,
+                hit.scores.structure,
+                hit.metadata,
+                hit.caption,
+                hit.confidence,
+            )
+            for hit in found.hits
+        ]
+        return FoundPictures(hits, found.no_match)
 
     def original(self, image_id: str) -> bytes:
         """Return one picture's file."""
-        from service.links import image_links
-
-        return self._request("GET", image_links(image_id).file).content
+        return self._client.images.file(image_id)
 
     def info(self) -> dict[str, Any]:
         """Describe the model and the collection."""
-        answer: dict[str, Any] = self._request("GET", "/info").json()
+        answer: dict[str, Any] = self._client.send(Call("GET", "/info", httpx.Response.json))
         return answer
 
-    def _send(self, pictures: Sequence[tuple[PictureSource, bytes]]) -> list[dict[str, Any]]:
-        records = [
-            {"id": source.id, "metadata": dict(source.metadata), "caption": source.caption} for source, _ in pictures
-        ]
-        files = [("files", (source.path.name, data)) for source, data in pictures]
-        answer = self._request("POST", "/index", files=files, data={"records": json.dumps(records)})
-        items: list[dict[str, Any]] = answer.json()["items"]
-        return items
-
-    def _request(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
-        for attempt in range(MAX_TRIES):
-            try:
-                response = self._client.request(method, path, **kwargs)
-            except httpx.TransportError as error:
-                if attempt == MAX_TRIES - 1:
-                    raise CommandError(f"no answer from {self._client.base_url}: {error}") from error
-                time.sleep(min(2.0**attempt * 0.25, 10.0))
-                continue
-            if response.status_code in TRANSIENT_STATUSES and attempt < MAX_TRIES - 1:
-                time.sleep(float(response.headers.get("Retry-After", "1")))
-                continue
-            if response.is_error:
-                raise CommandError(f"{method} {path} answered {response.status_code}: {_detail(response)}")
-            return response
-        raise AssertionError("the last try returns or raises")
+    @cached_property
+    def _plan(self) -> AddPlan:
+        return self._client.run(settled(AddPlan(skip_unchanged=True, retries=self._retries)))
 
 
-def _detail(response: httpx.Response) -> str:
-    try:
-        return str(response.json()["detail"])
-    except (ValueError, KeyError, TypeError):
-        return response.text[:200]
+def _result_of(source: PictureSource, result: ClientAddResult) -> AddResult:
+    return AddResult(source, result.status, None if result.problem is None else result.problem.detail)

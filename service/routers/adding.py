@@ -60,18 +60,24 @@ async def add(request: Request, state: ReadyState) -> IndexAnswer:
     """Add pictures and wait until they are stored and searchable; idempotent by `id` and by content."""
     state.embedder.admission.refuse_when_full()
     async with state.upload_budget.lease() as lease:
-        candidates = await _read_candidates(request, state, lease)
-        state.embedder.admission.refuse_when_full()
-        return await add_pictures(state, candidates)
+        candidates = await read_candidates(request, state, lease)
+        with state.embedder.admission.announce(len(candidates)):
+            return await add_pictures(state, candidates)
 
 
-async def _read_candidates(request: Request, state: ServiceState, lease: BytesLease) -> list[Candidate]:
+async def read_candidates(request: Request, state: ServiceState, lease: BytesLease) -> list[Candidate]:
+    """Read the pictures of a request, as multipart or as JSON.
+
+    Raises:
+        Problem: If the body as a whole cannot be read.
+    """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type == "multipart/form-data":
         return candidates_from_upload(await read_multipart(request, state.upload_limits, lease))
     if content_type == "application/json":
         body = await read_bounded_json(request, state, lease)
         return await candidates_from_json(state, body)
+    received = content_type or "no content type"
     raise UnsupportedMediaType(
-        f"POST /index takes multipart/form-data or application/json; received {content_type or 'no content type'!r}."
+        f"POST {request.url.path[:100]} takes multipart/form-data or application/json; received {received!r}."
     )

@@ -15,7 +15,7 @@ from service.batching import Lane
 from service.bodies import body_documentation, json_body
 from service.embedding import EmbeddedPicture, EmbeddedText
 from service.problems import InvalidRequest
-from service.routers.searching import check_text_bytes
+from service.querying import check_text_bytes
 from service.schemas import (
     EmbedAnswer,
     EmbedRequest,

@@ -1,34 +1,54 @@
-"""`POST /search`: the nearest pictures to words, a picture or a stored picture, by both views."""
+"""`POST /search` and `POST /search/image`: the nearest pictures to words, pictures and sketches, by both views."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import Annotated
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any
 
 import anyio.to_thread
-from fastapi import APIRouter, Response
-from pydantic import JsonValue
+from fastapi import APIRouter, Request, Response
 
-from index.collection import Page, SearchHit
-from index.filters import Filter, parse_filter
 from service.batching import Lane
-from service.bodies import body_documentation, json_body
+from service.bodies import body_documentation, inlined_schema, json_body, validated
 from service.links import image_links
-from service.problems import NotFound, PayloadTooLarge
-from service.schemas import HitOut, SearchAnswer, SearchRequest, ViewScores
-from service.search import TwoViewQuery
+from service.problems import InvalidRequest, MalformedRequest
+from service.querying import ReadQuestion, read_question
+from service.schemas import Explanation, HitOut, QueryTerm, SearchAnswer, SearchOptions, SearchRequest, ViewScores
+from service.search.finding import Answer, Hit, find
 from service.security import require
 from service.state import ReadyState, ServiceState
+from service.uploads import Upload, parse_json, read_multipart
 
 router = APIRouter(tags=["search"])
 
-
-@dataclass(frozen=True, slots=True)
-class _ReadQuery:
-    query: TwoViewQuery
-    structural_text: str | None = None
-    warnings: tuple[str, ...] = ()
+FILE_FIELD, KIND_FIELD, OPTIONS_FIELD = "file", "kind", "options"
+# Hits of a page that are explained, the best ones: each takes as many embeddings as it has regions.
+MAX_EXPLAINED = 10
+KINDS = {"picture": "image", "sketch": "sketch"}
+UPLOAD_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    FILE_FIELD: {"type": "string", "format": "binary", "description": "A picture or a sketch."},
+                    KIND_FIELD: {"type": "string", "enum": list(KINDS), "default": "picture"},
+                    OPTIONS_FIELD: {
+                        "type": "string",
+                        "contentMediaType": "application/json",
+                        "contentSchema": inlined_schema(SearchOptions),
+                        "description": "The other fields of `POST /search`, as one JSON object.",
+                    },
+                },
+                "required": [FILE_FIELD],
+            },
+            "encoding": {OPTIONS_FIELD: {"contentType": "application/json"}},
+        }
+    },
+}
 
 
 @router.post(
@@ -39,89 +59,106 @@ class _ReadQuery:
     summary="Find pictures",
 )
 async def search(state: ReadyState, body: Annotated[SearchRequest, json_body(SearchRequest)]) -> Response:
-    """Find pictures by words, by a picture, or by a stored picture's id."""
+    """Find pictures by words, by a picture, by a stored picture's id, by a sketch, or by several of these."""
+    return await _answer(state, body.terms, body)
+
+
+@router.post(
+    "/search/image",
+    dependencies=[require("read")],
+    openapi_extra={"requestBody": UPLOAD_BODY},
+    response_model=SearchAnswer,
+    summary="Find pictures by an uploaded one",
+)
+async def search_image(request: Request, state: ReadyState) -> Response:
+    """Find pictures by an uploaded picture or sketch."""
+    state.embedder.admission.refuse_when_full(Lane.INTERACTIVE)
+    limits = replace(state.upload_limits, max_files=1, text_fields=frozenset({KIND_FIELD, OPTIONS_FIELD}))
+    async with state.upload_budget.lease() as lease:
+        term, options = _read_upload(await read_multipart(request, limits, lease))
+        return await _answer(state, [term], options)
+
+
+def _read_upload(upload: Upload) -> tuple[QueryTerm, SearchOptions]:
+    unknown = {file.field for file in upload.files} - {FILE_FIELD}
+    unknown |= set(upload.fields) - {KIND_FIELD, OPTIONS_FIELD}
+    if unknown:
+        raise InvalidRequest(
+            f"unknown part {sorted(unknown)[0]!r}; POST /search/image takes parts named 'file', 'kind' and 'options'"
+        )
+    if not upload.files:
+        raise InvalidRequest("no file received; send the picture as a part named 'file' with a file name")
+    file = upload.files[0]
+    if file.problem is not None:
+        raise file.problem
+    kind = upload.fields.get(KIND_FIELD, "picture")
+    if kind not in KINDS:
+        raise InvalidRequest(f"the part 'kind' is one of {', '.join(KINDS)}; received {kind[:50]!r}")
+    try:
+        options = parse_json(upload.fields.get(OPTIONS_FIELD, "{}"))
+    except MalformedRequest as malformed:
+        raise InvalidRequest(f"the part 'options': {malformed.detail}") from malformed
+    term = QueryTerm.model_construct(text=None, image=None, image_id=None, sketch=None, weight=1.0)
+    return term.model_copy(update={KINDS[kind]: file.data}), validated(SearchOptions, options, source="options")
+
+
+async def _answer(state: ServiceState, terms: Sequence[QueryTerm], options: SearchOptions) -> Response:
     started = time.perf_counter()
-    filter_tree = read_filter(body.filter)
-    read = await _read_query(body, state)
-    page = await _search_index(read.query, body, filter_tree, state)
+    if "explanation" in options.include and all(term.text is None for term in terms):
+        raise InvalidRequest("an explanation holds words against pictures; this query has none: leave `include` out")
+    read = await read_question(state, terms, options)
+    found = await _find(state, read)
+    explanations = await _explain(state, terms, options, read, found)
     answer = SearchAnswer(
-        hits=[_hit(hit, read.query) for hit in page.items],
-        no_match=None,
-        structure_weight=read.query.structure_weight,
+        hits=[_hit(hit, explanations.get(hit.record.id)) for hit in found.hits],
+        no_match=found.no_match,
+        false_accept_rate=found.false_accept_rate,
+        num_excluded=found.num_excluded,
+        structure_weight=read.question.query.structure_weight,
         structural_text=read.structural_text,
-        cursor=page.cursor,
+        cursor=found.cursor,
         took_ms=round((time.perf_counter() - started) * 1000, 2),
         fingerprint=state.encoder.fingerprint,
-        warnings=list(read.warnings),
+        warnings=[*read.warnings, *found.warnings],
     )
     # Rendered here: FastAPI would validate what was made a moment ago once more.
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-def check_text_bytes(text: str, state: ServiceState) -> None:
-    """Refuse a text longer than the operator allows."""
-    num_bytes = len(text.encode())
-    if num_bytes > state.settings.max_text_bytes:
-        raise PayloadTooLarge(f"the text takes {num_bytes} bytes; at most {state.settings.max_text_bytes} are read")
-
-
-def read_filter(value: JsonValue) -> Filter | None:
-    """Parse a request's filter, if there is one."""
-    return None if value is None else parse_filter(value)
-
-
-async def _read_query(body: SearchRequest, state: ServiceState) -> _ReadQuery:
-    weight = body.structure_weight
-    if weight is None:
-        weight = state.encoder.default_structure_weight
-    if body.text is not None:
-        check_text_bytes(body.text, state)
-        text = await state.embedder.embed_text(body.text)
-        query = TwoViewQuery(text.appearance, text.structure, weight)
-        return _ReadQuery(query, text.structural_text, _text_warnings(text.num_tokens, text.is_truncated, state))
-    if body.image is not None:
-        state.embedder.admission.refuse_when_full()
-        picture = await state.embedder.embed_picture(body.image, lane=Lane.INTERACTIVE)
-        return _ReadQuery(TwoViewQuery(picture.appearance, picture.structure, weight))
-    assert body.image_id is not None
-    vectors = state.collection.vectors(body.image_id)  # one row by its key: quicker than a thread's turn
-    if vectors is None:
-        raise NotFound(f"no picture has the id {body.image_id!r}")
-    return _ReadQuery(TwoViewQuery(*vectors, weight))
-
-
-def _text_warnings(num_tokens: int, is_truncated: bool, state: ServiceState) -> tuple[str, ...]:
-    if not is_truncated:
-        return ()
-    return (
-        f"the text has {num_tokens} tokens and the model reads {state.encoder.context_length}: its end was not used",
-    )
-
-
-async def _search_index(
-    query: TwoViewQuery, body: SearchRequest, filter_tree: Filter | None, state: ServiceState
-) -> Page[SearchHit]:
+async def _find(state: ServiceState, read: ReadQuestion) -> Answer:
     engine = state.collection.status().engine
     with state.metrics.search_seconds.labels(engine).time():
-        return await anyio.to_thread.run_sync(
-            lambda: state.collection.search(
-                query.vector(),
-                limit=body.limit,
-                cursor=body.cursor,
-                filter=filter_tree,
-                min_score=body.min_score,
+        return await anyio.to_thread.run_sync(find, state.collection, state.encoder.calibration, read.question)
+
+
+async def _explain(
+    state: ServiceState, terms: Sequence[QueryTerm], options: SearchOptions, read: ReadQuestion, found: Answer
+) -> dict[str, Explanation]:
+    """Explain the first hits, one after the other: regions are many, and other searches want to pass."""
+    if "explanation" not in options.include:
+        return {}
+    text = next(term.text for term in terms if term.text is not None)
+    phrases = await state.explainer.read_phrases(text)
+    explained = {}
+    for hit in found.hits[:MAX_EXPLAINED]:
+        data = await anyio.to_thread.run_sync(state.collection.original, hit.record.id)
+        if data is not None:  # deleted a moment ago
+            explained[hit.record.id] = await state.explainer.explain(
+                phrases, data, structure_weight=read.question.query.structure_weight
             )
-        )
+    return explained
 
 
-def _hit(hit: SearchHit, query: TwoViewQuery) -> HitOut:
-    appearance, structure = query.scores(hit.appearance, hit.structure)
+def _hit(hit: Hit, explanation: Explanation | None) -> HitOut:
     return HitOut(
         id=hit.record.id,
         score=hit.score,
-        scores=ViewScores(appearance=appearance, structure=structure),
-        confidence=None,
+        scores=ViewScores(appearance=hit.appearance, structure=hit.structure),
+        confidence=hit.confidence,
         metadata=dict(hit.record.metadata),
         caption=hit.record.caption,
+        width=hit.record.width,
+        height=hit.record.height,
         links=image_links(hit.record.id),
+        explanation=explanation,
     )

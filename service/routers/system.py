@@ -8,11 +8,15 @@ from importlib.metadata import version
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from service.schemas import HealthAnswer, InfoAnswer, ReadinessAnswer
+from service.schemas import CalibrationOut, HealthAnswer, InfoAnswer, ReadinessAnswer
 from service.security import require
 from service.state import ServiceState, State
+from structxlip.calibration import QueryKind
 
 router = APIRouter(tags=["system"])
+
+# What a client may offer its user; a name is never taken away within one major version.
+FEATURES = ("sketch", "weighted_queries", "negatives", "confidence", "search_image", "fields", "explain", "watchlists")
 
 
 @router.get("/info", dependencies=[require("read")], summary="Model, collection, limits")
@@ -28,6 +32,8 @@ async def info(state: State) -> InfoAnswer:
             for name in type(settings).model_fields
             if name.startswith("max_") or name.endswith("_seconds")
         },
+        calibration=_calibration(state),
+        features=list(FEATURES),
         warnings=_warnings(state),
     )
 
@@ -68,6 +74,18 @@ async def metrics(state: State) -> Response:
     state.metrics.index_snapshot_age_seconds.set(_or_minus_one(status.snapshot_age_seconds))
     state.metrics.self_check_recall.set(_or_minus_one(status.self_check_recall))
     return Response(generate_latest(state.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _calibration(state: ServiceState) -> CalibrationOut:
+    calibration = state.encoder.calibration
+    if calibration is None:
+        return CalibrationOut(is_calibrated=False, false_accept_rate=None, level=None)
+    level = calibration.level_at(QueryKind.TEXT, state.encoder.default_structure_weight)
+    return CalibrationOut(
+        is_calibrated=True,
+        false_accept_rate=calibration.false_accept_rate,
+        level=level.confidence(level.level),
+    )
 
 
 def _or_minus_one(value: float | None) -> float:

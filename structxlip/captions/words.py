@@ -34,6 +34,8 @@ class Unit:
 
     def without_prefix(self, length: int) -> Unit:
         """The same unit less its first ``length`` characters."""
+        if not length:
+            return self
         return replace(self, surface=self.surface[length:], lower=self.lower[length:], start=self.start + length)
 
 

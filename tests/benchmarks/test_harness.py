@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import add_throughput, restart, results, search_overhead
+from benchmarks import add_throughput, encoders, restart, results, search_overhead, search_under_import
 from tests.support.plain_pictures import plain_jpegs
 from tests.support.tiny_open_clip import write_tiny_open_clip
 
@@ -33,6 +33,23 @@ def test_searching_is_measured_against_equal_scores(model: str) -> None:
 def test_restarting_is_measured(model: str) -> None:
     figures = restart.measure(model, num=1500, rounds=1)
     assert set(figures["seconds_to_ready"]) == {"process_and_model", "from_snapshot", "rebuilt"}
+
+
+def test_encoders_are_compared_with_torch(model: str) -> None:
+    pytest.importorskip("openvino")
+    figures = encoders.measure(model, batch_sizes=[2], token_counts=[8], rounds=2)
+    assert figures["smallest_cosine"]["openvino_f32"]["images"] > 0.99999
+    texts = figures["texts"]["batch 2, 8 tokens"]["times_as_fast_as_torch_f32_padded"]
+    assert {"torch_f32", "openvino_f32"} <= set(texts)
+    assert "milliseconds" not in json.dumps(encoders._without(figures, "milliseconds"))
+
+
+@pytest.mark.slow
+def test_searches_are_measured_with_and_without_an_import(model: str) -> None:
+    files = plain_jpegs(8, seed=2)
+    figures = search_under_import.measure(model, files, seconds=1.0, rate=4.0, rounds=1)
+    assert figures["searches"]["by_picture"] > 0
+    assert figures["ratios"]["import"] > 0
 
 
 def test_a_result_says_where_it_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from index.errors import (
     InvalidQueryError,
 )
 from index.exact import ExactCollection
-from index.filters import parse_filter
+from index.filters import Kind, parse_filter
 from index.settings import LocalSettings
 from tests.index.builders import (
     DIMENSION,
@@ -401,3 +401,25 @@ def test_any_text_is_an_id(collection: Collection, tmp_path: Path) -> None:
         assert collection.original(name) == content_of(i)
     hits = collection.search(np.zeros(2 * DIMENSION, np.float32), limit=20).items
     assert [hit.record.id for hit in hits] == sorted(names)
+
+
+def test_fields_tell_what_filters_can_name(collection: Collection) -> None:
+    collection.add(
+        [
+            picture("a", 1, metadata={"shop": "x", "price": 3, "tags": ["red", "round", "red"], "size": {"cm": 1.5}}),
+            picture("b", 2, metadata={"shop": "x", "price": "cheap", "is_new": True, "odd.key": 1, "none": None}),
+            picture("c", 3, metadata={"shop": "y", "price": 1, "tags": []}),
+        ]
+    )
+    fields = {field.name: field for field in collection.fields()}
+    assert [field.name for field in collection.fields()][:2] == ["price", "shop"]
+    assert set(fields) == {"shop", "price", "tags", "size.cm", "is_new", ("odd.key",)}
+    assert [(each.value, each.num_images) for each in fields["shop"].values] == [("x", 2), ("y", 1)]
+    assert fields["price"].kinds == (Kind.TEXT, Kind.NUMBER)
+    assert (fields["price"].minimum, fields["price"].maximum) == (1.0, 3.0)
+    assert [(each.value, each.num_images) for each in fields["tags"].values] == [("red", 1), ("round", 1)]
+    assert fields["tags"].num_images == 2
+    assert [each.value for each in fields["is_new"].values] == [True]
+    for name, field in fields.items():
+        condition = {"field": name if isinstance(name, str) else list(name), "exists": True}
+        assert collection.count(parse_filter(condition)) == field.num_images

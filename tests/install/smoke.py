@@ -100,6 +100,8 @@ def serve_and_search(model: str, data: Path) -> None:
             except httpx.TransportError:
                 time.sleep(0.2)
         assert len(json.loads(structxlip("search", "a boat", "--json", "--limit", "3", "--url", url))) == 3
+        for path in ("/", "/web/app.js", "/web/styles/base.css"):
+            assert httpx.get(url + path).status_code == 200, path
     finally:
         server.terminate()
         assert server.wait(timeout=60) == 0

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import AsyncExitStack
 
 import pytest
 
 from service.admission import Admission
+from service.batching import Lane
 from service.problems import TooManyRequests
 
 
@@ -33,6 +35,18 @@ def test_a_new_request_is_refused_while_the_items_are_spent() -> None:
         assert reasons == ["queue_items"]
 
     asyncio.run(scenario())
+
+
+def test_an_announced_picture_counts_before_it_has_its_place() -> None:
+    admission, reasons = _admission(max_items=4)
+    with admission.announce(3), admission.announce(64):
+        with pytest.raises(TooManyRequests), admission.announce(1):
+            pass
+        with pytest.raises(TooManyRequests):
+            admission.refuse_when_full()
+    with admission.announce(64):
+        pass
+    assert reasons == ["queue_items"] * 2
 
 
 def test_pixels_count_too() -> None:
@@ -86,5 +100,39 @@ def test_the_budget_holds_whoever_comes_and_goes(seed: int) -> None:
         assert all(result is None or isinstance(result, asyncio.CancelledError) for result in results)
         assert finished >= 60 - num_cancelled
         assert (admission.items, admission.pixels) == (0, 0)
+
+    asyncio.run(scenario())
+
+
+def test_an_import_that_fills_its_share_leaves_room_to_search() -> None:
+    async def scenario() -> None:
+        admission, _ = _admission(max_items=8, max_pixels=800)
+        async with AsyncExitStack() as stack:
+            for _ in range(7):
+                await stack.enter_async_context(admission.admit(1))
+            with pytest.raises(TooManyRequests):
+                admission.refuse_when_full()
+            admission.refuse_when_full(Lane.INTERACTIVE)
+            await stack.enter_async_context(admission.admit(1, Lane.INTERACTIVE))
+            with pytest.raises(TooManyRequests):
+                admission.refuse_when_full(Lane.INTERACTIVE)
+
+    asyncio.run(scenario())
+
+
+def test_a_picture_to_search_by_comes_in_before_those_that_wait_to_be_added() -> None:
+    async def scenario() -> None:
+        admission, _ = _admission(max_items=1)
+        order: list[str] = []
+
+        async def hold(name: str, lane: Lane) -> None:
+            async with admission.admit(1, lane):
+                order.append(name)
+                await asyncio.sleep(0)
+
+        await asyncio.gather(
+            hold("first", Lane.BULK), *(hold("bulk", Lane.BULK) for _ in range(3)), hold("search", Lane.INTERACTIVE)
+        )
+        assert order == ["first", "search", "bulk", "bulk", "bulk"]
 
     asyncio.run(scenario())

@@ -5,6 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import json
+import time
+from contextlib import closing
+from http.client import HTTPConnection
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
@@ -43,6 +47,16 @@ def test_added_pictures_are_found_by_words_with_scores_that_add_up(client: httpx
         split = 0.6 * hit["scores"]["appearance"] + 0.4 * hit["scores"]["structure"]
         assert hit["score"] == pytest.approx(split, abs=1e-5)
         assert hit["caption"] == f"picture {hit['metadata']['n']}"
+
+
+def test_an_idle_connection_is_kept_longer_than_clients_keep_it(service_url: str) -> None:
+    parts = urlsplit(service_url)
+    with closing(HTTPConnection(parts.hostname or "", parts.port, timeout=30)) as connection:
+        for idle_seconds in (0.0, 5.5):  # uvicorn's own default is 5
+            time.sleep(idle_seconds)
+            connection.request("GET", "/healthz")
+            answer = connection.getresponse()
+            assert (answer.status, answer.read()) == (200, b'{"status":"ok"}')
 
 
 def test_scores_are_split_also_where_one_view_has_no_weight(client: httpx.Client, pictures: list[bytes]) -> None:

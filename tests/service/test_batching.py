@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.batching import Batcher, Lane
+from service.batching import FIRST_BULK_BATCH_AMID_SEARCHES, Batcher, Lane
 from service.problems import (
     DeadlineExceeded,
     ImageUnreadable,
@@ -229,6 +229,44 @@ def test_interactive_items_go_first_and_bulk_still_moves() -> None:
         assert order == [0, 1, 2, 3, 100, 4, 5, 6, 101, 7, 8, 102]
 
     asyncio.run(scenario())
+
+
+def test_a_search_shares_no_batch_with_bulk_work() -> None:
+    async def scenario() -> None:
+        gate = Gate(is_open=False)
+        with running(gate, max_batch_size=4) as batcher:
+            first = asyncio.ensure_future(batcher.submit(0))
+            await gate.begun()
+            bulk = [asyncio.ensure_future(batcher.submit(100 + item, lane=Lane.BULK)) for item in range(5)]
+            quick = [asyncio.ensure_future(batcher.submit(item, lane=Lane.INTERACTIVE)) for item in (1, 2)]
+            await queued(batcher, 7)
+            gate.open()
+            await asyncio.gather(first, *bulk, *quick)
+        assert gate.batches == [[0], [1, 2], [100, 101, 102, 103], [104]]
+
+    asyncio.run(scenario())
+
+
+def test_bulk_batches_are_short_while_somebody_searches() -> None:
+    async def scenario(*, is_searching: bool) -> int:
+        gate = Gate(is_open=False)
+        with running(gate, max_batch_size=32) as batcher:
+            first = asyncio.ensure_future(batcher.submit(0))
+            await gate.begun()
+            if is_searching:
+                search = asyncio.ensure_future(batcher.submit(1, lane=Lane.INTERACTIVE))
+                await queued(batcher, 1)
+                search.cancel()
+                await outcomes(search)
+            batcher._size_in_use = None  # how long the gate was shut says nothing
+            bulk = [asyncio.ensure_future(batcher.submit(100 + item, lane=Lane.BULK)) for item in range(64)]
+            await queued(batcher, 64)
+            gate.open()
+            await asyncio.gather(first, *bulk)
+        return len(gate.batches[1])
+
+    assert asyncio.run(scenario(is_searching=False)) == 32
+    assert asyncio.run(scenario(is_searching=True)) == FIRST_BULK_BATCH_AMID_SEARCHES
 
 
 def test_a_full_queue_answers_429_with_retry_after() -> None:

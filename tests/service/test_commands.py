@@ -20,7 +20,7 @@ def _run(*arguments: str | Path, cwd: Path | None = None, **environment: str) ->
         capture_output=True,
         text=True,
         cwd=cwd,
-        timeout=120,
+        timeout=400,
         env={**os.environ, "COLUMNS": "160", **environment},
     )
 
@@ -127,6 +127,7 @@ def test_another_model_is_refused_until_reindexed(folder: Path, tmp_path: Path, 
         (("search", "x", "--filter", "{"), "not valid JSON"),
         (("search", "x", "--model", "no-such-model"), "no-such-model"),
         (("search", "x", "--url", "http://127.0.0.1:1", "--data", "x"), "either --url"),
+        (("search", "x", "--url", "127.0.0.1:8000"), "--url: expected the service's address"),
         (("serve", "--host", "0.0.0.0"), "key"),
         (("serve", "--model", "/nowhere"), "/nowhere"),
     ],
@@ -169,5 +170,6 @@ def test_the_demo_serves_adds_searches_and_stops(tmp_path: Path, tiny_model: str
     assert "60 created" in run.stdout
     assert run.stdout.count("/search: ") == 3
     assert "/docs" in run.stdout
+    assert "stopping" in run.stdout
     again = _run("demo", "--model", tiny_model, "--once", "--port", "0", cwd=tmp_path)
     assert "60 unchanged" in again.stdout

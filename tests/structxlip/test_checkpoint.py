@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file
 
 from structxlip.checkpoint import (
-    Calibration,
     EncoderConfig,
     Provenance,
+    add_calibration,
+    background_file,
     build_encoder,
     config_of,
     fingerprint_of,
@@ -37,9 +38,10 @@ from structxlip.errors import (
 )
 from structxlip.models import load_encoder
 from structxlip.preprocessing import Preprocessing
-from tests.support.tiny_open_clip import IMAGE_SIZE, tiny_architecture
+from tests.support.calibrations import plain_calibration
+from tests.support.tiny_open_clip import DIMENSION, IMAGE_SIZE, tiny_architecture
 
-CALIBRATION = Calibration(kind="background", false_accept_rate=0.05, statistics={"mean": 0.1, "std": [0.02]})
+CALIBRATION = plain_calibration(dimension=DIMENSION)
 PROVENANCE = Provenance(
     base_model="local-dir:tiny", data="scenes", data_digest="ab12", seed=3, code_version="0.1.0", licence="CC0-1.0"
 )
@@ -101,6 +103,7 @@ def test_what_was_saved_embeds_alike_when_it_is_loaded(folder: Path, encoder: Tw
 def test_the_folder_holds_weights_config_metrics_and_a_card(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md",
+        background_file(CALIBRATION),
         "config.json",
         "metrics.json",
         "model.safetensors",
@@ -110,14 +113,53 @@ def test_the_folder_holds_weights_config_metrics_and_a_card(folder: Path) -> Non
     config = read_checkpoint_config(folder)
     for told in ("# scenes-test", config.fingerprint, "recall@1 | 0.91", "seed | 3", "CC0-1.0", "kind scharr", "0.35"):
         assert told in card
-    assert (config.calibration, config.provenance) == (CALIBRATION, PROVENANCE)
+    assert config.provenance == PROVENANCE
+    assert config.calibration is not None
+    assert config.calibration.statistics == CALIBRATION.statistics()
 
 
-def test_an_encoder_tells_its_provenance_and_calibration(folder: Path) -> None:
+def test_an_encoder_tells_its_provenance(folder: Path) -> None:
     told = load_checkpoint(folder).describe()
     assert told["provenance"] == PROVENANCE.model_dump()
-    assert told["calibration"] == CALIBRATION.model_dump()
     assert json.loads(json.dumps(told)) == told
+
+
+def test_a_calibration_comes_back_and_changes_no_fingerprint(folder: Path, encoder: TwoViewEncoder) -> None:
+    loaded = load_checkpoint(folder).calibration
+    assert loaded is not None
+    np.testing.assert_array_equal(loaded.background.appearance, CALIBRATION.background.appearance)
+    assert loaded.levels == CALIBRATION.levels
+    plain = save_checkpoint(folder.with_name("plain"), encoder, default_structure_weight=0.35)
+    assert plain.fingerprint == read_checkpoint_config(folder).fingerprint
+    assert load_checkpoint(folder.with_name("plain")).calibration is None
+
+
+def test_a_checkpoint_is_calibrated_again_without_touching_its_weights(folder: Path) -> None:
+    before = read_checkpoint_config(folder)
+    other = plain_calibration(dimension=DIMENSION, num=16, rate=0.01)
+    config = add_calibration(folder, other)
+    assert (config.fingerprint, config.weights) == (before.fingerprint, before.weights)
+    assert [path.name for path in folder.glob("background-*")] == [background_file(other)]
+    loaded = load_checkpoint(folder).calibration
+    assert loaded is not None
+    assert loaded.false_accept_rate == 0.01
+    assert "calibration | background-1" in (folder / "README.md").read_text()
+
+
+def test_a_background_that_is_missing_or_another_is_told(folder: Path) -> None:
+    path = folder / background_file(CALIBRATION)
+    content = path.read_bytes()
+    path.write_bytes(content[:-2] + b"\x01\x02")
+    with pytest.raises(CheckpointDamagedError, match="calibration"):
+        load_checkpoint(folder)
+    path.unlink()
+    with pytest.raises(CheckpointMissingError, match="background"):
+        load_checkpoint(folder)
+
+
+def test_a_calibration_of_a_later_kind_is_left_alone(folder: Path) -> None:
+    edit_config(folder, lambda written: written["calibration"].update(kind="background-9"))
+    assert load_checkpoint(folder).calibration is None
 
 
 def test_it_loads_under_a_name_in_the_folder_or_as_a_local_dir(folder: Path) -> None:
@@ -213,7 +255,7 @@ FAULTS: dict[str, tuple[Callable[[Path], None], type[CheckpointError], str]] = {
         "is not JSON",
     ),
     "later format": (
-        with_edit(lambda w: w.update(format_version=2, something_new=1)),
+        with_edit(lambda w: w.update(format_version=3, something_new=1)),
         CheckpointTooNewError,
         "has format version 2, this release reads up to 1: update",
     ),

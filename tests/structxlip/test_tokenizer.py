@@ -61,9 +61,9 @@ def test_a_batch_is_padded_to_its_longest_row_with_zeros(ours: TextTokenizer) ->
 
 @pytest.mark.parametrize("text", ["x" * 8192, "qzj" * 2700, "木" * 2700, "-_" * 4096], ids=lambda t: t[:3])
 def test_a_word_without_end_takes_no_time_to_speak_of(ours: TextTokenizer, text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     assert ours.encode(text).is_truncated
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_words_are_remembered_only_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,7 +149,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     process = start(write_config(tmp_path / "run.yaml", tree))
     wait_for_steps(tmp_path / "run", 2, process)
     process.send_signal(signal.SIGINT)
-    told, _ = process.communicate(timeout=120)
+    told, _ = process.communicate(timeout=400)
     assert process.returncode == 130, told
     assert "the same command goes on from here" in told
     state = read_state(tmp_path / "run")
@@ -195,7 +195,7 @@ def test_processes_of_torchrun_make_the_steps_of_one_process(tmp_path: Path, num
     train(tiny_config(tmp_path / "one", **changes))
     config = write_config(tmp_path / "run.yaml", tiny_tree(tmp_path / "several", **changes))
     process = start(config, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(number))
-    told, _ = process.communicate(timeout=280)
+    told, _ = process.communicate(timeout=500)
     assert process.returncode == 0, told
     one, several = (read_table(tmp_path / name / "steps.csv") for name in ("one", "several"))
     for name in ("loss", "contrastive", "structure", "consistency", "local", "grad_norm"):

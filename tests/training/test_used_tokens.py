@@ -60,14 +60,18 @@ def test_the_state_is_that_of_the_whole_table_and_can_be_taken_up() -> None:
         model.load_state_dict(state | {"token_embedding.weight": torch.zeros(3, 64)})
 
 
-def test_tokens_that_training_never_met_are_still_looked_up_in_evaluation() -> None:
+def test_tokens_that_are_not_in_use_have_their_first_vectors_in_evaluation_and_in_training() -> None:
     model, tokens = model_and_tokens()
     table = model.token_embedding.weight.detach().clone()
     learn_used_tokens(model, tokens[:1].tolist())
     with torch.no_grad():
         torch.testing.assert_close(model.token_embedding(tokens), table[tokens])
-    with pytest.raises(IndexError):
-        model.token_embedding(tokens)
+    found = model.token_embedding(tokens)
+    torch.testing.assert_close(found, table[tokens])
+    found[1].sum().backward()
+    gradient = model.token_embedding.learned.grad
+    assert model.token_embedding.weight.grad is None
+    torch.testing.assert_close(gradient.sum() / gradient.shape[1], torch.isin(tokens[1], tokens[0]).float().sum())
 
 
 def test_a_frozen_table_stays_what_it_is() -> None:

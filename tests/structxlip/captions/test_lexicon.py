@@ -141,12 +141,12 @@ def _letters(text: str) -> str:
 def test_structural_words_are_never_dropped(caption: str, place: int) -> None:
     words = caption.split()
     words.insert(min(place, len(words)), "striped")
-    assert "striped" in FILTER.structural_text(" ".join(words))
+    assert "striped" in FILTER.structural_text(" ".join(words)).lower()  # it may have become the first word
 
 
 def test_time_grows_with_the_length_of_the_caption() -> None:
     words = random.Random(7).choices(APPEARANCE + STRUCTURE, k=20_000)
     for pathological in (words, ["very"] * 20_000, ["red", "and"] * 10_000, ["shade", "of"] * 10_000):
-        start = time.perf_counter()
+        start = time.process_time()
         FILTER.structural_text(" ".join(pathological))
-        assert time.perf_counter() - start < 10.0
+        assert time.process_time() - start < 10.0

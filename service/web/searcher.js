@@ -1,0 +1,44 @@
+// When to search: soon after the last key, one search at a time, and always the newest query last.
+
+export class Searcher {
+  #timer = null;
+  #isRunning = false;
+  #isStale = false;
+
+  /** `run()` searches for the current query and shows the answer; it handles its own errors. */
+  constructor(run) {
+    this.run = run;
+  }
+
+  /** Search after a pause of this many milliseconds without another call. */
+  after(milliseconds) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.now(), milliseconds);
+  }
+
+  /**
+   * Search now, or as soon as the search on its way is answered. Searches are not aborted: while a slider moves, each
+   * answer is shown, and the last one is for where the slider stopped.
+   */
+  async now() {
+    clearTimeout(this.#timer);
+    if (this.#isRunning) {
+      this.#isStale = true;
+      return;
+    }
+    this.#isRunning = true;
+    try {
+      do {
+        this.#isStale = false;
+        await this.run();
+      } while (this.#isStale);
+    } finally {
+      this.#isRunning = false;
+    }
+  }
+
+  /** Whether a newer query waits for the search on its way, whose answer is then only an intermediate one. */
+  get isStale() {
+    return this.#isStale;
+  }
+}

@@ -1,0 +1,193 @@
+"""The `openvino` backend: the encoder's modules, traced, converted in memory, and run on the CPU.
+
+A converted tower takes the bytes of pictures (or token ids) and gives unit rows: scaling and normalisation are part of
+it. Batch and text length stay free. OpenVINO is an extra (`structxlip[cpu]`) and imported only here, on use.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from structxlip.backends.towers import BackendName, Precision, Rows
+from structxlip.errors import ModelUnavailableError
+
+if TYPE_CHECKING:
+    import openvino
+
+    from structxlip.encoder import TwoViewEncoder
+
+# What one more call costs, in tokens: between 7 (bf16) and 29 (f32) by the times of 1 and of 8 texts of 12 tokens
+# (4-layer text tower, two busy cores, 2026-11-24).
+SPARE_TOKENS = 16
+
+
+def is_installed() -> bool:
+    """Whether OpenVINO can be imported here."""
+    try:
+        _runtime()
+    except ImportError:
+        return False
+    return True
+
+
+def version() -> str:
+    """Return the installed release, such as ``2026.4.1``."""
+    return str(_runtime().__version__).partition("-")[0]
+
+
+def supports_bf16() -> bool:
+    """Whether this processor multiplies bf16 matrices itself."""
+    return "BF16" in _runtime().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def convert(encoder: TwoViewEncoder) -> dict[str, openvino.Model]:
+    """Return the encoder's towers, `images`, `tokens` and (for `cnn`) `edges`, as OpenVINO models in float32.
+
+    They share the memory of the encoder's weights.
+
+    Raises:
+        Exception: Whatever torch or OpenVINO raises on a module that they cannot take.
+    """
+    side, length = encoder.image_size, encoder.context_length
+    is_cuttable = encoder.text_tower.is_cuttable
+    towers: dict[str, tuple[Callable[[Tensor], Tensor], nn.Module, Tensor, list[int]]] = {
+        "images": (
+            encoder.embed_rgb,
+            encoder.model,
+            torch.zeros((2, side, side, 3), dtype=torch.uint8),
+            [-1, side, side, 3],
+        ),
+        "tokens": (
+            encoder.embed_tokens,
+            encoder.model,
+            encoder.tokenize(["a", "a table left of a chair"]),
+            [-1, -1 if is_cuttable else length],
+        ),
+    }
+    if encoder.edge_branch is not None:
+        example = torch.zeros((2, side, side), dtype=torch.uint8)
+        towers["edges"] = (encoder.embed_edges, encoder.edge_branch, example, [-1, side, side])
+    return {name: _convert(*parts) for name, parts in towers.items()}
+
+
+def read(path: Path) -> openvino.Model:
+    """Read a model that `write` wrote.
+
+    Raises:
+        RuntimeError: If the file is not one.
+    """
+    return _runtime().Core().read_model(path)
+
+
+def write(model: openvino.Model, path: Path) -> None:
+    """Write a model as `path` (XML) and its weights, in float32, beside it (`.bin`)."""
+    _runtime().save_model(model, path, compress_to_fp16=False)
+
+
+class OpenVinoTower:
+    """A compiled model; each call takes a free inference request of its own, so that threads never meet in one.
+
+    Args:
+        model: Takes one array, gives unit rows.
+        precision: Of matrix products; bf16 only where `supports_bf16`.
+        threads: Cores that one call may use; all of them unless given.
+    """
+
+    backend: BackendName = "openvino"
+
+    def __init__(self, model: openvino.Model, *, precision: Precision, threads: int | None = None) -> None:
+        options: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",  # one batch takes all cores; the queue before it makes the batches
+            # Said in full: where the processor has bf16, OpenVINO would take it unasked.
+            "INFERENCE_PRECISION_HINT": precision,
+            # Other threads decode the next pictures meanwhile: the system places all of them best.
+            "ENABLE_CPU_PINNING": False,
+        }
+        if threads is not None:
+            options["INFERENCE_NUM_THREADS"] = threads
+        self.precision = precision
+        self._compiled = _runtime().Core().compile_model(model, "CPU", options)
+        self._free: list[openvino.InferRequest] = []
+        self._lock = threading.Lock()
+
+    def __call__(self, items: NDArray[Any]) -> Rows:
+        """Embed a batch."""
+        with self._lock:
+            request = self._free.pop() if self._free else None
+        if request is None:
+            request = self._compiled.create_infer_request()
+        try:
+            rows: Rows = request.infer([np.ascontiguousarray(items)], share_inputs=True)[0]
+            return rows
+        finally:
+            with self._lock:
+                self._free.append(request)
+
+
+class _Traceable(nn.Module):
+    """A function of an encoder as a module, with the parts that hold its weights."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor], part: nn.Module) -> None:
+        super().__init__()
+        self.function = function
+        self.part = part
+
+    def forward(self, items: Tensor) -> Tensor:
+        return self.function(items)
+
+
+def _convert(
+    function: Callable[[Tensor], Tensor], part: nn.Module, example: Tensor, shape: list[int]
+) -> openvino.Model:
+    runtime = _runtime()
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    with torch.no_grad(), warnings.catch_warnings():
+        # torch calls its tracing deprecated, and tells of each shape that it reads as a number. The result is
+        # checked against the modules before it is used, at other sizes than it was traced with.
+        warnings.simplefilter("ignore")
+        decoder = TorchScriptPythonDecoder(
+            _Traceable(function, part).eval(), example_input=example, trace_kwargs={"check_trace": False}
+        )
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        assert frontend is not None, "every OpenVINO wheel has its frontend for torch"
+        model = frontend.convert(frontend.load(decoder))
+    model.reshape({0: runtime.PartialShape(shape)})
+    return model
+
+
+def _runtime() -> Any:
+    """Import OpenVINO without its telemetry.
+
+    `import openvino` sends an event to its maker's analytics, and writes an id into the user's home, unless the package
+    `openvino_telemetry` is missing: then it has a stand-in of its own.
+    """
+    if "openvino" not in sys.modules:
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
+
+
+def require() -> None:
+    """Check that OpenVINO is there.
+
+    Raises:
+        ModelUnavailableError: If it is not.
+    """
+    if not is_installed():
+        raise ModelUnavailableError(
+            "the backend openvino needs the package of that name: pip install 'structxlip[cpu]', or take the "
+            "backend torch"
+        )

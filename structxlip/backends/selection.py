@@ -1,0 +1,151 @@
+"""From what was asked for to towers that passed the check.
+
+Each tower is chosen by itself, the fastest first: what was asked for, then the same backend in float32, then torch. A
+tower that cannot be made, or is too far from the reference, is passed over with a line in the log.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from structxlip.backends import openvino_cpu, stored
+from structxlip.backends.agreement import MIN_COSINE, Probes, batches_of, make_probes, smallest_cosine
+from structxlip.backends.eager import torch_towers
+from structxlip.backends.towers import BackendName, EdgesAsPictures, Precision, Tower, Towers
+from structxlip.errors import ConfigError
+
+if TYPE_CHECKING:
+    from structxlip.encoder import TwoViewEncoder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a model shall run.
+
+    Args:
+        backend: `openvino` (CPU only), `torch`, or `auto`: OpenVINO on a CPU where it is installed.
+        precision: Of matrix products.
+        threads: Cores that one batch may use on a CPU; all of them unless given.
+    """
+
+    backend: Literal["auto", "torch", "openvino"] = "torch"
+    precision: Precision = "f32"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"threads must be at least 1, got {self.threads}")
+
+
+def select_towers(encoder: TwoViewEncoder, execution: Execution, *, folder: Path | None = None) -> Towers:
+    """Return checked towers for an encoder whose weights will not change any more.
+
+    Args:
+        encoder: The loaded model.
+        execution: What is asked for.
+        folder: Of the model, where `structxlip export` may have left a converted form.
+
+    Raises:
+        ConfigError: If OpenVINO is asked for on another device than the CPU.
+        ModelUnavailableError: If OpenVINO is asked for and not installed.
+    """
+    backend = _resolve(execution.backend, encoder.device)
+    if execution.threads is not None and encoder.device == "cpu":
+        torch.set_num_threads(execution.threads)
+    reference = torch_towers(encoder)
+    if (backend, execution.precision) == ("torch", "f32"):
+        return reference
+    probes = make_probes(encoder)
+    if backend == "torch":
+        return _checked(torch_towers(encoder, precision=execution.precision), reference, probes)
+    return _openvino_towers(encoder, execution, folder, reference, probes)
+
+
+def _resolve(backend: str, device: str) -> BackendName:
+    if backend == "auto":
+        return "openvino" if device == "cpu" and openvino_cpu.is_installed() else "torch"
+    if backend == "torch":
+        return "torch"
+    if device != "cpu":
+        raise ConfigError(f"the backend openvino runs on the CPU, the device is {device!r}: set the device to cpu")
+    openvino_cpu.require()
+    return "openvino"
+
+
+def _checked(towers: Towers, reference: Towers, probes: Probes) -> Towers:
+    def choose(name: str, tower: Tower, expected: Tower) -> Tower:
+        return tower if _is_near_enough(name, tower, expected, probes) else expected
+
+    return Towers(
+        images=choose("images", towers.images, reference.images),
+        edges=choose("edges", towers.edges, reference.edges),
+        tokens=choose("tokens", towers.tokens, reference.tokens),
+        spare_tokens=towers.spare_tokens,
+    )
+
+
+def _openvino_towers(
+    encoder: TwoViewEncoder, execution: Execution, folder: Path | None, reference: Towers, probes: Probes
+) -> Towers:
+    models = _models(encoder, folder)
+    precisions = _precisions(execution.precision)
+
+    def choose(name: str, expected: Tower) -> Tower:
+        for precision in precisions if name in models else ():
+            try:
+                tower = openvino_cpu.OpenVinoTower(models[name], precision=precision, threads=execution.threads)
+                if _is_near_enough(name, tower, expected, probes):
+                    return tower
+            except Exception as error:  # noqa: BLE001  # OpenVINO raises nearly anything on what it cannot run
+                logger.warning("openvino %s cannot run the %s: %s", precision, name, _first_line(error))
+        return expected
+
+    images = choose("images", reference.images)
+    edges = EdgesAsPictures(images) if encoder.edge_branch is None else choose("edges", reference.edges)
+    tokens = choose("tokens", reference.tokens)
+    spare = openvino_cpu.SPARE_TOKENS if tokens.backend == "openvino" else reference.spare_tokens
+    return Towers(images=images, edges=edges, tokens=tokens, spare_tokens=spare)
+
+
+def _models(encoder: TwoViewEncoder, folder: Path | None) -> Mapping[str, Any]:
+    """Return the converted towers, from beside the checkpoint or made now; none when they cannot be made."""
+    if folder is not None and (found := stored.read_form(folder, encoder.fingerprint)) is not None:
+        return found
+    try:
+        return openvino_cpu.convert(encoder)
+    except Exception as error:  # noqa: BLE001  # torch and OpenVINO raise nearly anything on what they do not know
+        logger.warning("openvino cannot take this model, torch runs it: %s", _first_line(error))
+        return {}
+
+
+def _precisions(wanted: Precision) -> Sequence[Precision]:
+    """Return what to try in turn."""
+    if wanted == "bf16" and not openvino_cpu.supports_bf16():
+        logger.warning("this processor has no bf16 matrix products; f32 is used")
+        return ("f32",)
+    return ("bf16", "f32") if wanted == "bf16" else ("f32",)
+
+
+def _is_near_enough(name: str, tower: Tower, reference: Tower, probes: Probes) -> bool:
+    label, needed = f"{tower.backend} {tower.precision}", MIN_COSINE[tower.precision]
+    cosine = smallest_cosine(tower, reference, batches_of(probes, name))
+    if cosine >= needed:
+        logger.info("%s runs the %s: cosine to float32 %.6f", label, name, cosine)
+        return True
+    logger.warning(
+        "%s is not used for the %s: cosine to float32 %.6f, at least %s is needed", label, name, cosine, needed
+    )
+    return False
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

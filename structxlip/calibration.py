@@ -1,0 +1,333 @@
+"""Whether a hit is a match: how far its score stands above what the same query scores on pictures it does not mean.
+
+Scores of different queries cannot be compared: one sentence scores 0.3 on everything, another 0.1 on its own picture.
+So each query is also scored on a fixed *background* of pictures, kept with the checkpoint. From the mean `μ` and the
+spread `σ` of these scores follows what the best of `M` pictures without a match should score,
+
+    expected = a·k + b·μ + c·σ + d·k·(g(M) − g(M₀)),     surprise t = (score − expected) / (r·k)
+
+with coefficients fitted on validation queries whose own picture was taken away (`M₀` pictures each). `g(M)` is how far
+the best of `M` background pictures stands above `μ`, in units of `σ`: a larger collection holds better chance hits.
+`k` is the length of the query, 1 for a single term. A query *has a match* when its best hit reaches the level that a
+stated share of the queries without one reach, and a hit's *confidence* is a logistic function of `t`, fitted to how
+often a best hit was the right one. Coefficients are kept for each kind of query at several structure weights and
+interpolated between them.
+
+Shapes: `N` background pictures, `D` embedding, `Q` queries.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+Vector = NDArray[np.float32]
+Matrix = NDArray[np.float32]
+Numbers = NDArray[np.float64]
+
+KIND = "background-1"
+# A spread below this is rounding: every background picture scores the same.
+LEAST_SPREAD = 1e-6
+EULER = 0.5772156649
+
+
+class QueryKind(StrEnum):
+    """What a query is: their scores are distributed differently."""
+
+    TEXT = "text"
+    PICTURE = "picture"
+    SKETCH = "sketch"
+
+
+@dataclass(frozen=True)
+class Background:
+    """Pictures that stand for everything that a query does not mean.
+
+    Attributes:
+        appearance: Unit rows `(N, D)`.
+        structure: Unit rows `(N, D)`.
+    """
+
+    appearance: Matrix
+    structure: Matrix
+
+    def __post_init__(self) -> None:
+        if self.appearance.ndim != 2 or self.appearance.shape != self.structure.shape or len(self.appearance) < 2:
+            raise ValueError(
+                "a background has two views of at least 2 pictures, of one shape (N, D); "
+                f"got {self.appearance.shape} and {self.structure.shape}"
+            )
+
+    def scores(self, appearance: Matrix, structure: Matrix, structure_weight: float) -> Matrix:
+        """Return the scores `(Q, N)` of queries, whose views have the shape `(Q, D)`."""
+        w = np.float32(structure_weight)
+        found = (1 - w) * appearance @ self.appearance.T + w * structure @ self.structure.T
+        return np.asarray(found, dtype=np.float32)
+
+    def rounded(self) -> Background:
+        """Return the rows as they are after they were stored in half precision."""
+        return Background(*(rows.astype(np.float16).astype(np.float32) for rows in (self.appearance, self.structure)))
+
+    def digest(self) -> str:
+        """Return a digest of the rows in half precision, 64 hexadecimal digits."""
+        told = hashlib.sha256()
+        for rows in (self.appearance, self.structure):
+            told.update(np.ascontiguousarray(rows, dtype="<f2").tobytes())
+        return told.hexdigest()
+
+
+@dataclass(frozen=True)
+class MatchLevel:
+    """The coefficients for one kind of query at one structure weight; see the module's docstring.
+
+    Attributes:
+        offset: `a`.
+        per_mean: `b`.
+        per_spread: `c`.
+        per_growth: `d`, the mean spread.
+        residual: `r`, the spread of what the fit leaves.
+        num_images: `M₀`.
+        level: The surprise that a best hit must reach.
+        slope: Of the logistic function.
+        intercept: Of the logistic function.
+        growth: `g` at 1, 2, 4, … pictures.
+    """
+
+    offset: float
+    per_mean: float
+    per_spread: float
+    per_growth: float
+    residual: float
+    num_images: float
+    level: float
+    slope: float
+    intercept: float
+    growth: tuple[float, ...]
+
+    def growth_at(self, num_images: float) -> float:
+        """Return `g(M)`, linear in `log M`; beyond the background it goes on as it last rose."""
+        octave = math.log2(max(1.0, num_images))
+        last = len(self.growth) - 1
+        if octave <= last or last == 0:
+            return float(np.interp(octave, np.arange(last + 1), self.growth))
+        return self.growth[-1] + (octave - last) * (self.growth[-1] - self.growth[-2])
+
+    def expected(self, mean: Numbers, spread: Numbers, *, num_images: float, length: float = 1.0) -> Numbers:
+        """Return what the best of `M` pictures without a match should score, for each query."""
+        grown = self.per_growth * (self.growth_at(num_images) - self.growth_at(self.num_images))
+        return np.asarray(length * (self.offset + grown) + self.per_mean * mean + self.per_spread * spread)
+
+    def confidence(self, surprise: float) -> float:
+        """Return the logistic function of a surprise, 0 to 1."""
+        return _logistic(self.slope * surprise + self.intercept)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Tells the matches of one query, at one collection size.
+
+    Attributes:
+        expected: What the best of so many pictures without a match should score.
+        scale: Score for one unit of surprise.
+        level: The surprise that the best hit must reach.
+        slope: Of the logistic function.
+        intercept: Of the logistic function.
+    """
+
+    expected: float
+    scale: float
+    level: float
+    slope: float
+    intercept: float
+
+    @property
+    def min_score(self) -> float:
+        """The score at the level: a hit from here on is a match."""
+        return self.expected + self.level * self.scale
+
+    def surprise(self, score: float) -> float:
+        """Return how far a score stands above expectation, in residual spreads."""
+        return (score - self.expected) / self.scale
+
+    def confidence(self, score: float) -> float:
+        """Return the probability that a best hit with this score is the right one, 0 to 1; rises with the score."""
+        return _logistic(self.slope * self.surprise(score) + self.intercept)
+
+    def is_match(self, score: float) -> bool:
+        """Tell whether a score reaches the level."""
+        return score >= self.min_score
+
+
+@dataclass(frozen=True)
+class MatchCalibration:
+    """Judges queries against a background.
+
+    Attributes:
+        background: Kept with the checkpoint.
+        false_accept_rate: Share of the queries without a match whose best hit reaches the level, 0 to 1.
+        levels: For each kind of query: structure weights, ascending, with their coefficients.
+    """
+
+    background: Background
+    false_accept_rate: float
+    levels: Mapping[QueryKind, Sequence[tuple[float, MatchLevel]]]
+
+    def judge(
+        self,
+        appearance: Vector,
+        structure: Vector,
+        *,
+        structure_weight: float,
+        kind: QueryKind,
+        num_images: int,
+        false_accept_rate: float | None = None,
+    ) -> Judgement:
+        """Return the judgement of one query.
+
+        Args:
+            appearance: `(D,)`; zeros for a query that has no colours.
+            structure: `(D,)`.
+            structure_weight: How much structure counts, 0 to 1.
+            kind: Of the query.
+            num_images: Pictures that are searched.
+            false_accept_rate: Another rate than the calibrated one. Its level comes from a Gumbel distribution, whose
+                tail is longer than any that was measured: it is kept rather than exceeded.
+        """
+        w = structure_weight
+        # Without colours the score is w times the structural one, whatever w is: judged as at w = 1.
+        is_colourless = not appearance.any() and w > 0
+        coefficients = self.level_at(kind, 1.0 if is_colourless else w)
+        length = w if is_colourless else _length(appearance, structure, w)
+        scores = self.background.scores(appearance[None], structure[None], w)[0].astype(np.float64)
+        expected = coefficients.expected(
+            scores.mean(), np.maximum(scores.std(), LEAST_SPREAD), num_images=max(1, num_images), length=length
+        )
+        rate = self.false_accept_rate if false_accept_rate is None else false_accept_rate
+        level = coefficients.level if rate == self.false_accept_rate else gumbel_level(rate)
+        return Judgement(
+            expected=float(expected),
+            scale=max(coefficients.residual * length, LEAST_SPREAD),
+            level=level,
+            slope=coefficients.slope,
+            intercept=coefficients.intercept,
+        )
+
+    def level_at(self, kind: QueryKind, structure_weight: float) -> MatchLevel:
+        """Return the coefficients at any structure weight, linear between the calibrated ones."""
+        known = self.levels[kind]
+        weights = [weight for weight, _ in known]
+        place = int(np.searchsorted(weights, structure_weight))
+        if place == 0:
+            return known[0][1]
+        if place == len(known):
+            return known[-1][1]
+        (below, first), (above, second) = known[place - 1], known[place]
+        return _between(first, second, (structure_weight - below) / (above - below))
+
+    def statistics(self) -> dict[str, JsonValue]:
+        """Return everything but the background's rows, as JSON."""
+        levels: list[JsonValue] = [
+            {"kind": kind.value, "structure_weight": weight, **_plain(level)}
+            for kind, of_kind in self.levels.items()
+            for weight, level in of_kind
+        ]
+        return {
+            "background": self.background.digest(),
+            "num_background": len(self.background.appearance),
+            "levels": levels,
+        }
+
+    @classmethod
+    def from_statistics(
+        cls, statistics: Mapping[str, Any], *, background: Background, false_accept_rate: float
+    ) -> MatchCalibration:
+        """Read back what `statistics` gave.
+
+        Raises:
+            ValueError: If it is something else, or belongs to another background.
+        """
+        if statistics.get("background") != background.digest():
+            raise ValueError("the background's rows are not the ones that the statistics were made with")
+        levels: dict[QueryKind, list[tuple[float, MatchLevel]]] = {}
+        try:
+            for row in statistics["levels"]:
+                values = {part.name: row[part.name] for part in fields(MatchLevel)}
+                level = MatchLevel(**values | {"growth": tuple(values["growth"])})
+                levels.setdefault(QueryKind(row["kind"]), []).append((float(row["structure_weight"]), level))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"the calibration's statistics lack {error}") from error
+        if set(levels) != set(QueryKind):
+            raise ValueError(f"the calibration has levels for {sorted(levels)}, expected {sorted(QueryKind)}")
+        ordered = {kind: sorted(of_kind, key=lambda item: item[0]) for kind, of_kind in levels.items()}
+        return cls(background, false_accept_rate, ordered)
+
+
+def gumbel_level(rate: float) -> float:
+    """Return what a Gumbel variable of mean 0 and variance 1 exceeds with a probability: 1.866 for 0.05."""
+    scale = math.sqrt(6) / math.pi
+    return scale * (-math.log(-math.log1p(-rate)) - EULER)
+
+
+def growth_of(background_scores: Numbers) -> tuple[float, ...]:
+    """Return `g` at 1, 2, 4, … pictures: the mean height of the best of so many above the mean, in spreads.
+
+    Exact for draws without replacement: the `i`-th smallest of `N` is the best of `m` in `C(i−1, m−1)` of `C(N, m)`.
+
+    Args:
+        background_scores: `(Q, N)`.
+    """
+    ordered = np.sort(background_scores.astype(np.float64), axis=1)
+    spread = np.maximum(ordered.std(axis=1, keepdims=True), LEAST_SPREAD)
+    heights = ((ordered - ordered.mean(axis=1, keepdims=True)) / spread).mean(axis=0)
+    num = len(heights)
+    sizes = [2**octave for octave in range(int(math.log2(num)) + 1)]
+    return tuple(float(_shares_of_best(num, size) @ heights) for size in sizes)
+
+
+def _shares_of_best(num: int, size: int) -> Numbers:
+    shares = np.zeros(num)
+    total = _log_choose(num, size)
+    for rank in range(size, num + 1):
+        shares[rank - 1] = math.exp(_log_choose(rank - 1, size - 1) - total)
+    return shares
+
+
+def _log_choose(num: int, size: int) -> float:
+    return math.lgamma(num + 1) - math.lgamma(size + 1) - math.lgamma(num - size + 1)
+
+
+def _length(appearance: Vector, structure: Vector, weight: float) -> float:
+    """Return how long the weighted pair is beside one of unit vectors: 1 for a single term."""
+    squares = (1 - weight) ** 2 * float(appearance @ appearance) + weight**2 * float(structure @ structure)
+    return math.sqrt(squares / ((1 - weight) ** 2 + weight**2))
+
+
+def _between(first: MatchLevel, second: MatchLevel, share: float) -> MatchLevel:
+    def mix(name: str) -> Any:
+        low, high = np.asarray(getattr(first, name)), np.asarray(getattr(second, name))
+        return ((1 - share) * low + share * high).tolist()
+
+    values = {part.name: mix(part.name) for part in fields(MatchLevel)}
+    return MatchLevel(**values | {"growth": tuple(values["growth"])})
+
+
+def _plain(level: MatchLevel) -> dict[str, JsonValue]:
+    return {
+        name: [round(step, 6) for step in value] if isinstance(value, tuple) else round(value, 6)
+        for name, value in asdict(level).items()
+    }
+
+
+def _logistic(value: float) -> float:
+    if value >= 0:
+        return 1 / (1 + math.exp(-value))
+    grown = math.exp(max(value, -700.0))
+    return grown / (1 + grown)

@@ -1,0 +1,176 @@
+"""Sketches: a drawing on any ground becomes an edge map like those that the edge branch was trained on.
+
+```
+ground   its colour where it is even, its local median where light falls unevenly (a photograph of paper)
+ink      what differs from the ground, whichever of the two is darker; specks are dropped
+strokes  thinned and drawn again with one width, so that a fine pen and a marker mean the same; areas stay
+edges    the model's own detector on the drawing, scaled as the model scales pictures
+```
+
+Shapes: `H W` pixels, `S` side of the model's input. Pictures are uint8 `(H, W, 3)`, maps uint8 `(S, S)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from structxlip.edges import EdgeDetector, EdgeMap, Picture
+from structxlip.preprocessing import Preprocessing
+
+Mask = NDArray[np.uint8]
+
+WORKING_SIDE = 512
+# A drawing program's ground is one colour up to compression; a photograph's is not.
+EVEN_SHARE, EVEN_TOLERANCE = 0.4, 10
+GROUND_SIDE, GROUND_WINDOW = 192, 45
+# Grey levels that ink differs from its ground at least: less is paper, grain or compression.
+LEAST_CONTRAST = 24.0
+NOISE_MULTIPLE = 6.0
+SHARE_OF_DARKEST = 0.35
+LEAST_EXTENT = 0.02
+# Shares of the longer side. Wider strokes are areas. All others are drawn with one width: of those tried on rendered
+# scenes the one that finds most (docs/decisions/0010).
+WIDEST_STROKE = 0.09
+DRAWN_WIDTH = 0.018
+
+
+class EmptySketchError(ValueError):
+    """The drawing has no strokes that stand out from their ground."""
+
+
+def sketch_to_edges(rgb: Picture, preprocessing: Preprocessing, detector: EdgeDetector) -> EdgeMap:
+    """Return a drawing as an edge map of the model's size.
+
+    Polarity, colour and width of the strokes do not matter, and neither does light that falls unevenly. A line stays
+    where it is on the canvas.
+
+    Args:
+        rgb: The drawing, of any size.
+        preprocessing: How the model scales pictures, so that a line lands where a picture's edge would.
+        detector: The model's own.
+
+    Raises:
+        EmptySketchError: If nothing stands out from the ground.
+        ValueError: If the array is not a picture.
+    """
+    ink = _without_specks(_ink(_shrink(rgb)))
+    if not ink.any():
+        raise EmptySketchError(
+            "the sketch has no strokes: draw lines that differ from their ground by at least "
+            f"{LEAST_CONTRAST:.0f} of 255 grey levels"
+        )
+    drawing = np.repeat(255 * _with_one_width(ink)[:, :, None], 3, axis=2)
+    return detector.detect(replace(preprocessing, fill=0).resize(drawing))
+
+
+def thin_lines(ink: Mask) -> Mask:
+    """Thin strokes to one pixel (Zhang and Suen 1984, doi:10.1145/357994.358023); areas are not strokes and go.
+
+    Args:
+        ink: `(H, W)`, nonzero where there is ink.
+
+    Returns:
+        The lines, 1 on 0.
+    """
+    mask = (ink > 0).astype(np.uint8)
+    return _skeleton(np.asarray(mask & (cv2.dilate(_areas(mask), _disc(1)) == 0), dtype=np.uint8))
+
+
+def _with_one_width(ink: Mask) -> Mask:
+    radius = max(1, round(DRAWN_WIDTH * max(ink.shape) / 2))
+    return np.maximum(np.asarray(cv2.dilate(thin_lines(ink), _disc(radius)), dtype=np.uint8), _areas(ink))
+
+
+def _areas(mask: Mask) -> Mask:
+    reach = max(2, round(WIDEST_STROKE * max(mask.shape) / 2))
+    return np.asarray(cv2.morphologyEx(mask, cv2.MORPH_OPEN, _disc(reach)), dtype=np.uint8)
+
+
+def _shrink(rgb: Picture) -> Picture:
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
+        raise ValueError(f"expected a uint8 picture of shape (height, width, 3), got {rgb.dtype} {rgb.shape}")
+    scale = WORKING_SIDE / max(rgb.shape[:2])
+    if scale >= 1:
+        return rgb
+    width, height = (max(1, round(side * scale)) for side in (rgb.shape[1], rgb.shape[0]))
+    return np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def _ink(rgb: Picture) -> Mask:
+    """Return where the drawing differs from its ground by far more than the ground from itself."""
+    contrast = np.abs(rgb.astype(np.int16) - _ground(rgb)).max(axis=2).astype(np.uint8)
+    smooth = cv2.GaussianBlur(contrast, (3, 3), 0)
+    noise = 1.4826 * float(np.median(smooth))
+    darkest = float(np.percentile(smooth, 99.9))
+    threshold = max(LEAST_CONTRAST, NOISE_MULTIPLE * noise, SHARE_OF_DARKEST * darkest)
+    return _connected_to(smooth >= threshold, smooth >= threshold / 2)
+
+
+def _ground(rgb: Picture) -> NDArray[np.int16]:
+    """Return the colour of the ground under each pixel."""
+    commonest = _commonest_colour(rgb)
+    is_near = (np.abs(rgb.astype(np.int16) - commonest) <= EVEN_TOLERANCE).all(axis=2)
+    if is_near.mean() >= EVEN_SHARE:
+        return np.broadcast_to(commonest, rgb.shape)
+    scale = min(1.0, GROUND_SIDE / max(rgb.shape[:2]))
+    size = (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale)))
+    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+    ground = cv2.GaussianBlur(cv2.medianBlur(small, GROUND_WINDOW), (0, 0), 3)
+    return cv2.resize(ground, (rgb.shape[1], rgb.shape[0]), interpolation=cv2.INTER_LINEAR).astype(np.int16)
+
+
+def _commonest_colour(rgb: Picture) -> NDArray[np.int16]:
+    """Return the centre of the fullest of 16 × 16 × 16 cells, refined to the mean of what lies in it."""
+    cells = (rgb >> 4).astype(np.int32)
+    index = (cells[..., 0] << 8) | (cells[..., 1] << 4) | cells[..., 2]
+    fullest = np.bincount(index.ravel()).argmax()
+    return np.asarray(np.rint(rgb[index == fullest].mean(axis=0)), dtype=np.int16)
+
+
+def _connected_to(seeds: NDArray[np.bool_], mask: NDArray[np.bool_]) -> Mask:
+    """Return the parts of a mask that hold a seed."""
+    _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    is_kept = np.zeros(int(labels.max()) + 1, dtype=np.uint8)
+    is_kept[np.unique(labels[seeds])] = 1
+    is_kept[0] = 0
+    return np.asarray(is_kept[labels], dtype=np.uint8)
+
+
+def _without_specks(ink: Mask) -> Mask:
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(ink, connectivity=8)
+    extent = np.maximum(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT])
+    is_kept = (extent >= LEAST_EXTENT * max(ink.shape)).astype(np.uint8)
+    is_kept[0] = 0
+    return np.asarray(is_kept[labels], dtype=np.uint8)
+
+
+def _disc(radius: int) -> Mask:
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2), dtype=np.uint8)
+
+
+def _skeleton(mask: Mask) -> Mask:
+    """Peel strokes from two sides in turn until nothing comes off without breaking a line."""
+    kept = np.pad(mask, 1)
+    while True:
+        before = int(kept.sum())
+        for is_first in (True, False):
+            kept[1:-1, 1:-1][_peel(kept, is_first=is_first)] = 0
+        if int(kept.sum()) == before:
+            return kept[1:-1, 1:-1]
+
+
+def _peel(kept: Mask, *, is_first: bool) -> NDArray[np.bool_]:
+    height, width = kept.shape[0] - 2, kept.shape[1] - 2
+    # The eight neighbours clockwise from the upper one.
+    steps = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))
+    ring = [kept[1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width] for dy, dx in steps]
+    up, _, right, _, down, _, left, _ = ring
+    num_neighbours = sum(part.astype(np.int8) for part in ring)
+    num_rises = sum((ring[i] == 0) & (ring[(i + 1) % 8] == 1) for i in range(8))
+    one, two = (up * right * down, right * down * left) if is_first else (up * right * left, up * down * left)
+    is_rim = (num_neighbours >= 2) & (num_neighbours <= 6) & (num_rises == 1) & (one == 0) & (two == 0)
+    return np.asarray((kept[1:-1, 1:-1] == 1) & is_rim, dtype=np.bool_)

@@ -1,0 +1,76 @@
+"""What the settings say of the backend reaches the model, and `structxlip export` makes its fast form."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import httpx
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from service.commands.errors import CommandError
+from service.commands.export import export
+from service.commands.serve import load_settings
+from service.model import load_model
+from service.settings import Settings
+from structxlip.backends.stored import FORM_FILE, FORM_FOLDER
+from structxlip.errors import ConfigError
+from tests.support.plain_pictures import plain_jpegs
+from tests.support.server import running_service
+
+
+def invoke_export(*arguments: str) -> tuple[int, str, BaseException | None]:
+    app = typer.Typer()
+    app.command()(export)
+    outcome = CliRunner().invoke(app, list(arguments))
+    return outcome.exit_code, outcome.output, outcome.exception
+
+
+def test_the_environment_chooses_backend_precision_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (Settings().backend, Settings().precision, Settings().threads) == ("auto", "f32", None)
+    for name, value in (("BACKEND", "torch"), ("PRECISION", "bf16"), ("THREADS", "3")):
+        monkeypatch.setenv(f"STRUCTXLIP_{name}", value)
+    assert (Settings().backend, Settings().precision, Settings().threads) == ("torch", "bf16", 3)
+    with pytest.raises(CommandError, match=r"backend \(STRUCTXLIP_BACKEND\): Input should be .*; received 'onnx'"):
+        load_settings(backend="onnx")
+
+
+def test_on_a_cpu_openvino_serves_and_info_says_so(settings: Settings) -> None:
+    pytest.importorskip("openvino")
+    encoder = load_model(settings.model_copy(update={"device": "cpu"}))
+    with running_service(settings, encoder) as url:
+        told = httpx.get(f"{url}/info").json()["model"]["execution"]
+        added = httpx.post(f"{url}/index", files=[("files", ("a.jpg", data)) for data in plain_jpegs(9, seed=1)])
+        found = httpx.post(f"{url}/search", json={"text": "a red table left of a chair"}).json()
+    assert told == dict.fromkeys(("images", "edges", "tokens"), "openvino f32")
+    assert {item["status"] for item in added.json()["items"]} == {"created"}
+    assert len(found["hits"]) == 9
+
+
+def test_a_backend_that_does_not_fit_the_device_is_the_operators_mistake(settings: Settings) -> None:
+    pytest.importorskip("openvino")
+    with pytest.raises(ConfigError, match="the device is 'meta': set the device to cpu"):
+        load_model(settings.model_copy(update={"device": "meta", "backend": "openvino"}))
+
+
+def test_export_writes_beside_the_weights_and_says_how_near_it_is(tiny_model: str, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    folder = Path(shutil.copytree(tiny_model.removeprefix("local-dir:"), tmp_path / "model"))
+    (tmp_path / "pictures").mkdir()
+    for number, data in enumerate(plain_jpegs(3, seed=4)):
+        (tmp_path / "pictures" / f"{number}.jpg").write_bytes(data)
+    code, output, error = invoke_export(f"local-dir:{folder}", "--pictures", str(tmp_path / "pictures"))
+    assert (code, error) == (0, None)
+    assert "images: smallest cosine to the model 1.0000000" in output or "0.99999" in output
+    assert (folder / FORM_FOLDER / FORM_FILE).is_file()
+
+
+def test_export_needs_a_folder_and_a_backend_that_it_knows(tiny_model: str) -> None:
+    code, output, _ = invoke_export(tiny_model, "--backend", "abacus")
+    assert code == 2
+    assert "abacus" in output
+    _, _, error = invoke_export("ViT-B-16:openai")
+    assert isinstance(error, CommandError)
+    assert "name it local-dir:FOLDER" in str(error)

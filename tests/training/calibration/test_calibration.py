@@ -1,0 +1,143 @@
+"""Fitting on made-up scores where the truth is known, and the command on a tiny checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from structxlip.calibration import Background, QueryKind
+from structxlip.checkpoint import read_checkpoint_config
+from structxlip.models import load_encoder
+from tests.support.calibrations import unit_rows
+from tests.support.tiny_open_clip import write_tiny_open_clip
+from training.calibration.command import calibrate_checkpoint
+from training.calibration.copies import COPIES
+from training.calibration.drawings import draw_sketch
+from training.calibration.fitting import fit_calibration, fit_logistic
+from training.calibration.queries import CalibrationSet, QuerySet
+from training.calibration.reliability import cross_measured, measure_reliability, reliability_table
+from training.data import DataError
+from training.scenes import SceneDataset
+
+DIMENSION = 24
+
+
+def rows_with_a_common_part(num: int, *, seed: int) -> np.ndarray:
+    """Unit rows that have one direction in common, as the pictures of a real model have."""
+    moved = unit_rows(num, DIMENSION, seed=seed) + unit_rows(1, DIMENSION, seed=99)
+    rows: np.ndarray = (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
+    return rows
+
+
+def made_up(num: int, *, nearness: float, seed: int) -> CalibrationSet:
+    """Pictures at random; each query leans towards its own, and to a direction of its own strength as queries do."""
+    random = np.random.default_rng(seed)
+    common = unit_rows(1, DIMENSION, seed=99)[0]
+
+    def near(rows: np.ndarray, strength: float) -> np.ndarray:
+        lean = random.uniform(0, 1.5, (num, 1)) * common
+        moved = strength * rows + lean + random.normal(size=rows.shape) / np.sqrt(DIMENSION)
+        return (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
+
+    images = Background(rows_with_a_common_part(num, seed=seed), rows_with_a_common_part(num, seed=seed + 1))
+    owner = np.arange(num)
+    text = QuerySet(near(images.appearance, nearness), near(images.structure, nearness), owner)
+    picture = QuerySet(near(images.appearance, 3 * nearness), near(images.structure, 3 * nearness), owner)
+    sketch = QuerySet(np.zeros_like(text.appearance), near(images.structure, nearness), owner)
+    return CalibrationSet(images, {QueryKind.TEXT: text, QueryKind.PICTURE: picture, QueryKind.SKETCH: sketch})
+
+
+@pytest.fixture(scope="module")
+def background() -> Background:
+    return Background(rows_with_a_common_part(400, seed=71), rows_with_a_common_part(400, seed=72)).rounded()
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 0.6, 1.0])
+@pytest.mark.parametrize("num_held_out", [150, 600])
+def test_the_stated_rate_holds_on_other_pictures_at_any_weight_and_size(
+    background: Background, weight: float, num_held_out: int
+) -> None:
+    calibration = fit_calibration(
+        background, made_up(400, nearness=1.2, seed=3), default_weight=0.3, false_accept_rate=0.1
+    )
+    held_out = made_up(num_held_out, nearness=1.2, seed=50)
+    for kind in (QueryKind.TEXT, QueryKind.PICTURE):
+        found = measure_reliability(calibration, held_out, kind, weight)
+        assert 0.03 < found.false_accept_rate < 0.2
+        assert found.calibration_error() < 0.1
+    if weight == 1.0:
+        assert 0.03 < measure_reliability(calibration, held_out, QueryKind.SKETCH, weight).false_accept_rate < 0.2
+
+
+def test_it_accepts_more_than_a_flat_threshold_where_queries_differ(background: Background) -> None:
+    calibration = fit_calibration(
+        background, made_up(400, nearness=1.2, seed=3), default_weight=0.0, false_accept_rate=0.05
+    )
+    found = measure_reliability(calibration, made_up(400, nearness=1.2, seed=50), QueryKind.TEXT, 0.0)
+    assert found.true_accept_rate > found.flat_true_accept_rate
+
+
+def test_a_view_that_knows_nothing_earns_no_confidence(background: Background) -> None:
+    examples = made_up(200, nearness=0.0, seed=3)
+    calibration = fit_calibration(background, examples, default_weight=0.0, false_accept_rate=0.05)
+    found = measure_reliability(calibration, made_up(200, nearness=0.0, seed=50), QueryKind.TEXT, 0.5)
+    assert found.confidence.max() < 0.2
+
+
+def test_the_logistic_function_is_the_likeliest() -> None:
+    random = np.random.default_rng(0)
+    surprise = random.normal(1, 2, 20_000)
+    is_right = random.random(20_000) < 1 / (1 + np.exp(-(1.5 * surprise - 2)))
+    assert fit_logistic(surprise, is_right) == pytest.approx((1.5, -2), abs=0.1)
+
+
+def test_a_logistic_function_of_parted_hits_stays_finite() -> None:
+    slope, intercept = fit_logistic(np.array([-2.0, -1.0, 5.0, 6.0]), np.array([False, False, True, True]))
+    assert 0 < slope < 100
+    assert np.isfinite(intercept)
+
+
+def test_crossed_halves_give_a_table(background: Background) -> None:
+    measured = cross_measured(background, made_up(80, nearness=1.2, seed=3), default_weight=0.3, false_accept_rate=0.05)
+    assert [(row.kind.value, row.structure_weight) for row in measured[:4]] == [
+        ("text", 0.0),
+        ("text", 0.3),
+        ("text", 1.0),
+        ("picture", 0.0),
+    ]
+    assert all(row.num_queries == 80 for row in measured)
+    assert reliability_table(measured, false_accept_rate=0.05).count("\n") == 3 + len(measured)
+
+
+def test_copies_and_sketches_are_pictures_that_repeat() -> None:
+    rgb = SceneDataset("val", 1, size=96)[0].rgb
+    makers = [*COPIES.values(), draw_sketch]
+    for make in makers:
+        first, again = (make(rgb, np.random.default_rng(4)) for _ in range(2))
+        assert first.dtype == np.uint8
+        assert first.ndim == 3
+        assert not np.array_equal(first, rgb)
+        np.testing.assert_array_equal(first, again)
+
+
+@pytest.mark.slow
+def test_the_command_writes_a_checkpoint_that_judges(tmp_path: Path) -> None:
+    plain = f"local-dir:{write_tiny_open_clip(tmp_path / 'tiny')}"
+    with pytest.raises(DataError, match="--out"):
+        calibrate_checkpoint(plain, "scenes:val,num_scenes=84")
+    folder = tmp_path / "calibrated"
+    table = calibrate_checkpoint(plain, "scenes:val,num_scenes=84", out=folder, plot=tmp_path / "plot.png")
+    assert "| sketch | 1 | 42 |" in table
+    assert (tmp_path / "plot.png").stat().st_size > 1000
+    encoder = load_encoder(str(folder))
+    assert encoder.calibration is not None
+    assert len(encoder.calibration.background.appearance) == 42
+    fingerprint = read_checkpoint_config(folder).fingerprint
+    calibrate_checkpoint(str(folder), "scenes:val,num_scenes=84", false_accept_rate=0.2)
+    config = read_checkpoint_config(folder)
+    assert (config.fingerprint, config.calibration and config.calibration.false_accept_rate) == (fingerprint, 0.2)
+    assert len(list(folder.glob("background-*"))) == 1
+    with pytest.raises(DataError, match="at least 40"):
+        calibrate_checkpoint(str(folder), "scenes:val,num_scenes=70")
