@@ -58,10 +58,11 @@ def run_missing(
     done = {result.key for result in results}
     pool = open_pool(train_config(study, study.reference), folder)
     num_made = 0
+    # Planned before the first run, where no result decides: the base may be edited while the study runs.
+    plans = {name: list(planned(study, name, {})) for name in parts if not study.parts[name].tuned_by}
     for name in parts:
         part = study.parts[name]
-        tuned = tuned_rates(results, part.tuned_by) if part.tuned_by else {}
-        for key, config in planned(study, name, tuned):
+        for key, config in plans.get(name) or planned(study, name, tuned_rates(results, part.tuned_by)):
             if _without_rate(study, key) in {_without_rate(study, known) for known in done}:
                 continue
             known_elsewhere = next((known for known in results if replace(known.key, part=name) == key), None)

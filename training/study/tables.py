@@ -80,12 +80,12 @@ class ArmResults:
 
 
 def by_arm(results: Iterable[RunResult], part: str) -> dict[str, ArmResults]:
-    """Return the runs of a part, by arm."""
-    found: dict[str, list[RunResult]] = {}
+    """Return the runs of a part, by arm; of runs that differ only in rate or configuration the last that was made."""
+    found: dict[str, dict[tuple[int, int], RunResult]] = {}
     for result in results:
         if result.key.part == part:
-            found.setdefault(result.key.arm, []).append(result)
-    return {arm: ArmResults(tuple(runs)) for arm, runs in found.items()}
+            found.setdefault(result.key.arm, {})[result.key.seed, result.key.fold] = result
+    return {arm: ArmResults(tuple(runs.values())) for arm, runs in found.items()}
 
 
 def difference(
@@ -128,7 +128,8 @@ def markdown(study: StudyConfig, results: Sequence[RunResult]) -> str:
         arms = by_arm(results, name)
         if arms:
             is_tuning = bool(study.parts[name].learning_rates)
-            table = _tuning(arms) if is_tuning else _table(study, arms, reference_for(study, results, name))
+            of_part = [result for result in results if result.key.part == name]
+            table = _tuning(of_part) if is_tuning else _table(study, arms, reference_for(study, results, name))
             parts.append(f"## {name}\n\n{table}\n")
     return f"# {study.name}\n\n" + "\n".join(parts)
 
@@ -181,11 +182,11 @@ def _table(study: StudyConfig, arms: dict[str, ArmResults], reference: ArmResult
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _tuning(arms: dict[str, ArmResults]) -> str:
-    rates = sorted({run.key.lr for arm in arms.values() for run in arm.runs})
+def _tuning(results: Sequence[RunResult]) -> str:
+    rates = sorted({run.key.lr for run in results})
     rows = [("arm", *(f"lr {rate:g}" for rate in rates)), ("---",) * (len(rates) + 1)]
-    for name, arm in arms.items():
-        found = ([run.validation for run in arm.runs if run.key.lr == rate] for rate in rates)
+    for name in dict.fromkeys(run.key.arm for run in results):
+        found = ([run.validation for run in results if (run.key.arm, run.key.lr) == (name, rate)] for rate in rates)
         rows.append((name, *(_spread(values).told() if values else "" for values in found)))
     return "Validation measure at each learning rate.\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows)
 

@@ -202,6 +202,11 @@ def test_arms_without_a_common_seed_are_not_compared() -> None:
     assert difference(arms["all"], arms["plain"]) is None
 
 
+def test_of_two_runs_of_one_seed_the_later_counts() -> None:
+    arms = by_arm([result("plain", 0, [5, 5]), result("plain", 0, [1, 5])], "given")
+    assert arms["plain"].recall("appearance", "text_to_image", 1).mean == pytest.approx(50.0)
+
+
 def test_the_table_shows_each_arm_once(tmp_path: Path) -> None:
     study = StudyConfig(
         name="x", base="", results="", arms={"plain": (), "all": ()}, parts={"given": Part("given", ("plain", "all"))}
