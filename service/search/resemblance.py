@@ -14,6 +14,9 @@ from service.search.queries import TwoViewQuery
 from structxlip.calibration import MatchCalibration, QueryKind
 
 PAGE = 500
+# Two pictures more than 60 degrees apart are no copies, however little chance would give: among few pictures of a kind
+# that is drawn in many ways, chance gives next to nothing.
+LEAST_COPY_SCORE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,7 @@ class ResemblanceRules:
                 num_images=collection.status().num_images,
                 false_accept_rate=self.false_alarm_rate,
             )
-        least = self.min_score if judgement is None else judgement.min_score
+        least = self.min_score if judgement is None else max(judgement.min_score, LEAST_COPY_SCORE)
         for hit in collection.search(query.vector(), limit=limit + 1, min_score=least).items:
             if hit.record.id != besides:
                 confidence = None if judgement is None else judgement.confidence(hit.score)
