@@ -24,7 +24,7 @@ demo: $(VENV)/.made-demo
 
 # Test files are independent, so they run side by side; one thread each, or torch's threads fight for the cores.
 test: $(VENV)/.made-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --max-worker-restart=0
 
 check: lint types imports test
 

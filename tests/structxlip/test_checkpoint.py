@@ -257,7 +257,7 @@ FAULTS: dict[str, tuple[Callable[[Path], None], type[CheckpointError], str]] = {
     "later format": (
         with_edit(lambda w: w.update(format_version=3, something_new=1)),
         CheckpointTooNewError,
-        "has format version 2, this release reads up to 1: update",
+        "has format version 3, this release reads up to 2: update",
     ),
     "field missing": (with_edit(lambda w: w.pop("encoder")), CheckpointFormatError, "encoder: Field required"),
     "field unknown": (with_edit(lambda w: w.update(extra=1)), CheckpointFormatError, "extra: Extra inputs"),
