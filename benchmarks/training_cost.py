@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import write_result
+from training.allocation import keep_freed_memory
 
 PLAIN = ["loss.structure=0", "loss.consistency=0", "loss.local=0"]
 VARIANTS = {
@@ -101,4 +102,5 @@ def _ratios(figures: dict[str, dict[str, float]]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     main()

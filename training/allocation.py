@@ -3,6 +3,8 @@
 glibc gives large blocks back to the system at once and faults them in again, page by page, when the next step wants
 them: before this, 40 % of the processor time of a short run on photographs was the system's (66 of 165 s), and 6 %
 after it and the other changes of the day.
+
+It is a setting of the whole process, so only a program that is about to train and nothing else asks for it.
 """
 
 from __future__ import annotations

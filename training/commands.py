@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from training.allocation import keep_freed_memory
+
 if TYPE_CHECKING:
     from structxlip.gather import Ranks
 
@@ -25,6 +27,7 @@ def train(
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, such as optimiser.lr=1e-4.")] = None,
 ) -> None:
     """Fine-tune a model with the structural losses; the same command takes an interrupted run up again."""
+    keep_freed_memory()
     raise typer.Exit(run_training([str(config), *(overrides or [])]))
 
 

@@ -29,7 +29,6 @@ from structxlip.losses import LogitScale, LossTerms, LossWeights, bounded_scale
 from structxlip.models import resolve_device
 from structxlip.regions import build_region_proposer
 from structxlip.tokenizer import PADDING
-from training.allocation import keep_freed_memory
 from training.config import AugmentationConfig, TrainConfig, TrainingConfigError
 from training.convolutions import suit_cpu
 from training.data import Batch, BatchPlan, PairSource, SampleMaker, collate, load_batches, open_source, validated
@@ -195,7 +194,6 @@ def assemble(
     encoder.model.to(memory_format=torch.channels_last)
     if device == "cpu":
         suit_cpu(encoder.model)
-        keep_freed_memory()
     freeze(encoder, config.freezing)
     maker = sample_maker(config, encoder)
     if config.freezing.used_tokens_only:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 
 if __name__ == "__main__":
+    from training.allocation import keep_freed_memory
     from training.commands import run_training
 
+    keep_freed_memory()
     sys.exit(run_training(sys.argv[1:]))

@@ -29,6 +29,7 @@ def invoke_export(*arguments: str) -> tuple[int, str, BaseException | None]:
 
 
 def test_the_environment_chooses_backend_precision_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STRUCTXLIP_BACKEND", raising=False)
     assert (Settings().backend, Settings().precision, Settings().threads) == ("auto", "f32", None)
     for name, value in (("BACKEND", "torch"), ("PRECISION", "bf16"), ("THREADS", "3")):
         monkeypatch.setenv(f"STRUCTXLIP_{name}", value)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from training.allocation import keep_freed_memory
 from training.study.plan import RunKey, StudyConfig, load_study, planned, train_config
 from training.study.plots import write_differences
 from training.study.pool import open_pool
@@ -121,4 +122,5 @@ def _deadline(text: str) -> Callable[[], bool]:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     main()
