@@ -12,9 +12,12 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from structxlip.checkpoint import read_checkpoint_config
+from structxlip.models import BUNDLED
 from tests.service.web.conftest import SAMPLES, samples, shown_ids, watched_page
 
 WORDS = "a yellow snowman inside an orange square frame"
+MODELS_OWN_PERCENT = round(100 * read_checkpoint_config(BUNDLED / "scenes-tiny").default_structure_weight)
 
 
 @pytest.fixture
@@ -75,7 +78,7 @@ def test_each_picture_shows_both_parts_of_its_score(page: Page, api: httpx.Clien
 def test_the_slider_reranks_while_it_moves(page: Page, api: httpx.Client) -> None:
     _type(page, WORDS)
     slider = page.get_by_role("slider", name="How much structure counts")
-    expect(slider).to_have_value("30")
+    expect(slider).to_have_value(str(MODELS_OWN_PERCENT))
     seen: list[float | None] = []
     page.on("request", lambda request: seen.append(json.loads(request.post_data or "{}").get("structure_weight")))
     box = slider.bounding_box()
@@ -92,7 +95,7 @@ def test_the_slider_reranks_while_it_moves(page: Page, api: httpx.Client) -> Non
     _wait_for_ids(page, _found(api, text=WORDS, structure_weight=1))
     assert "w=1" in page.url
     page.get_by_role("button", name="Reset").click()
-    expect(slider).to_have_value("30")
+    expect(slider).to_have_value(str(MODELS_OWN_PERCENT))
     _wait_for_ids(page, _found(api, text=WORDS))
 
 
@@ -124,7 +127,7 @@ def test_the_address_holds_the_query_and_back_goes_to_the_one_before(page: Page,
         expect(other.locator("#words")).to_have_value("three umbrellas in a row")
         _wait_for_ids(other, umbrellas)
     page.go_back()
-    expect(page.locator("#weight-value")).to_have_text("30 %")
+    expect(page.locator("#weight-value")).to_have_text(f"{MODELS_OWN_PERCENT} %")
     page.go_back()
     expect(page.locator("#words")).to_have_value("a boat")
     _wait_for_ids(page, boats)
