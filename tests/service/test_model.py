@@ -21,6 +21,12 @@ from tests.support.plain_pictures import plain_jpegs
 from tests.support.server import running_service
 
 
+@pytest.fixture(autouse=True)
+def choose_as_a_user_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without what the suite says for all other tests (tests/conftest.py)."""
+    monkeypatch.delenv("STRUCTXLIP_BACKEND", raising=False)
+
+
 def invoke_export(*arguments: str) -> tuple[int, str, BaseException | None]:
     app = typer.Typer()
     app.command()(export)
@@ -29,7 +35,6 @@ def invoke_export(*arguments: str) -> tuple[int, str, BaseException | None]:
 
 
 def test_the_environment_chooses_backend_precision_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("STRUCTXLIP_BACKEND", raising=False)
     assert (Settings().backend, Settings().precision, Settings().threads) == ("auto", "f32", None)
     for name, value in (("BACKEND", "torch"), ("PRECISION", "bf16"), ("THREADS", "3")):
         monkeypatch.setenv(f"STRUCTXLIP_{name}", value)
