@@ -21,13 +21,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="default: a ViT-B/32 with random weights")
     parser.add_argument("--pictures", type=Path, default=SAMPLES)
-    parser.add_argument("--num-pictures", type=int, default=192)
+    parser.add_argument("--num-pictures", type=int, default=384)
     parser.add_argument("--num-vectors", type=int, default=100_000)
     parser.add_argument("--queries", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--suffix", default="", help="added to the names of the results")
     arguments = parser.parse_args()
-    noted = vars(arguments) | {"model": arguments.model or "random ViT-B/32", "pictures": arguments.pictures.name}
+    noted = vars(arguments) | {
+        "model": arguments.model or "ViT-B-32 with random weights",
+        "pictures": arguments.pictures.name,
+    }
     files = [path.read_bytes() for path in sorted(arguments.pictures.rglob("*.jpg"))[: arguments.num_pictures]]
     with tempfile.TemporaryDirectory() as folder:
         model = arguments.model or write_reference_model(Path(folder) / "model")

@@ -66,6 +66,8 @@ class SnapshotFolder:
         folder.mkdir(parents=True, exist_ok=True)
         for left_behind in folder.glob(f"*{TEMPORARY_SUFFIX}"):
             left_behind.unlink(missing_ok=True)
+        files = self.newest_first()
+        self._newest_written_at = files[0].stat().st_mtime if files else None
 
     def newest_first(self) -> list[Path]:
         """List the files."""
@@ -79,6 +81,7 @@ class SnapshotFolder:
         """
         name = f"{snapshot.lineage.sequence:020d}{_SUFFIX}"
         write_atomically(self._folder / name, lambda file: write_snapshot(file, snapshot), "writing a snapshot")
+        self._newest_written_at = time.time()
         for old in self.newest_first()[self._num_kept :]:
             old.unlink(missing_ok=True)
 
@@ -88,11 +91,8 @@ class SnapshotFolder:
         return int(files[-1].stem) if files and files[-1].stem.isdigit() else 0
 
     def age_seconds(self) -> float | None:
-        """Return how long ago the newest snapshot was written."""
-        try:
-            return max(0.0, time.time() - self.newest_first()[0].stat().st_mtime)
-        except (IndexError, FileNotFoundError):
-            return None
+        """Return how long ago the newest snapshot was written; every search asks, so the disk is not looked at."""
+        return None if self._newest_written_at is None else max(0.0, time.time() - self._newest_written_at)
 
 
 def write_snapshot(file: BinaryIO, snapshot: Snapshot) -> None:

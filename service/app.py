@@ -19,6 +19,7 @@ from service.collection_problems import install_collection_problems
 from service.embedding import Embedder
 from service.explaining import Explainer
 from service.metrics import Metrics, MetricsMiddleware
+from service.model import BackendChange
 from service.problems import MEDIA_TYPE as PROBLEM_MEDIA_TYPE
 from service.problems import Problem, install_problem_handlers
 from service.remote_images import RemoteImages
@@ -57,7 +58,12 @@ class LifespanState(TypedDict):
 
 
 def create_app(
-    settings: Settings, *, encoder: TwoViewEncoder, collection: Collection, keys: KeyStore | None = None
+    settings: Settings,
+    *,
+    encoder: TwoViewEncoder,
+    collection: Collection,
+    keys: KeyStore | None = None,
+    backend_change: BackendChange | None = None,
 ) -> FastAPI:
     """Build the service.
 
@@ -66,13 +72,14 @@ def create_app(
         encoder: A loaded model.
         collection: Opened for that model's vectors, perhaps still loading; the caller closes it after the service.
         keys: API keys; ``None`` serves without.
+        backend_change: Started when the service is; ``None`` leaves the encoder as it is.
     """
     metrics = Metrics()
     app = FastAPI(
         title="StructXLIP search",
         summary="Find pictures by appearance and by structure.",
         version=version("structxlip"),
-        lifespan=_lifespan(settings, metrics, encoder, collection),
+        lifespan=_lifespan(settings, metrics, encoder, collection, backend_change),
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
     for router in (
@@ -100,7 +107,11 @@ def create_app(
 
 
 def _lifespan(
-    settings: Settings, metrics: Metrics, encoder: TwoViewEncoder, collection: Collection
+    settings: Settings,
+    metrics: Metrics,
+    encoder: TwoViewEncoder,
+    collection: Collection,
+    backend_change: BackendChange | None,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[LifespanState]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[LifespanState]:
@@ -121,7 +132,10 @@ def _lifespan(
             query_cache=query_cache,
             explainer=Explainer(embedder, query_cache),
             watchlists=await asyncio.to_thread(open_watchlists, settings, encoder),
+            backend_change=backend_change,
         )
+        if backend_change is not None:
+            backend_change.start()
         logger.info("service_started", model=encoder.name, fingerprint=encoder.fingerprint)
         try:
             yield {"service": state}

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+
+import structlog
+
 from service.settings import Settings
-from structxlip.backends.selection import Execution
+from structxlip.backends.selection import Execution, check_execution, select_towers
 from structxlip.encoder import TwoViewEncoder
-from structxlip.models import load_encoder
+from structxlip.models import load_encoder, model_folder
+
+logger = structlog.get_logger(__name__)
 
 
 def load_model(settings: Settings) -> TwoViewEncoder:
@@ -14,5 +20,57 @@ def load_model(settings: Settings) -> TwoViewEncoder:
     Raises:
         ModelError: If it cannot be loaded, or the backend asked for is not there.
     """
-    execution = Execution(backend=settings.backend, precision=settings.precision, threads=settings.threads)
-    return load_encoder(settings.model, device=settings.device, execution=execution)
+    return load_encoder(settings.model, device=settings.device, execution=_execution(settings))
+
+
+def load_model_for_quick_start(settings: Settings) -> tuple[TwoViewEncoder, BackendChange]:
+    """Load the model, run by torch, and say what changes it to the backend that `load_model` waits for.
+
+    Raises:
+        ModelError: If it cannot be loaded, or the backend asked for is not there.
+    """
+    encoder = load_encoder(settings.model, device=settings.device)
+    check_execution(_execution(settings), device=encoder.device)
+    return encoder, BackendChange(encoder, settings)
+
+
+class BackendChange:
+    """Makes and checks a faster backend in a thread of its own, while torch serves already.
+
+    Converting a model takes seconds, for a large one many: a restart must not wait for it. Both backends give the same
+    vectors within the bounds of the check (`structxlip.backends.agreement`), so the change is seen by nobody.
+
+    Args:
+        encoder: Run by torch until then.
+        settings: Say which backend it shall be.
+    """
+
+    def __init__(self, encoder: TwoViewEncoder, settings: Settings) -> None:
+        self._encoder = encoder
+        self._settings = settings
+        self._thread = threading.Thread(target=self._run, name="backend-change")
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether another backend may still take over."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begin; the process does not end before it is done."""
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Return when it is done."""
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            folder = model_folder(self._settings.model)
+            self._encoder.run_on(select_towers(self._encoder, _execution(self._settings), folder=folder))
+        except Exception:
+            # Whatever it is: torch serves, and goes on.
+            logger.exception("backend_change_failed")
+
+
+def _execution(settings: Settings) -> Execution:
+    return Execution(backend=settings.backend, precision=settings.precision, threads=settings.threads)

@@ -576,6 +576,9 @@ class InfoAnswer(AnswerModel):
     limits: dict[str, int | float]
     calibration: CalibrationOut
     features: list[str] = Field(description="What this service can do; a client offers nothing else.")
+    is_changing_backend: bool = Field(
+        False, description="Whether torch runs the model only until a faster backend is made, a while after the start."
+    )
     warnings: list[str]
 
 

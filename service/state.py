@@ -12,6 +12,7 @@ from index.collection import Collection
 from service.embedding import Embedder
 from service.explaining import Explainer
 from service.metrics import Metrics
+from service.model import BackendChange
 from service.problems import NotReady
 from service.remote_images import RemoteImages
 from service.search.cache import QueryCache
@@ -37,6 +38,7 @@ class ServiceState:
     query_cache: QueryCache[Any]
     explainer: Explainer
     watchlists: Watchlists
+    backend_change: BackendChange | None = None
     started_at: float = field(default_factory=time.monotonic)
 
     @property

@@ -150,14 +150,22 @@ class CheckpointConfig(_Record):
     provenance: Provenance = Provenance()
 
 
-def build_encoder(config: EncoderConfig, *, card: EncoderCard | None = None, device: str = "cpu") -> TwoViewEncoder:
+def build_encoder(
+    config: EncoderConfig, *, card: EncoderCard | None = None, device: str = "cpu", is_loaded_next: bool = False
+) -> TwoViewEncoder:
     """Make the encoder that a configuration describes, with random weights from torch's global generator.
+
+    Args:
+        config: What it is made of.
+        card: What is told of it.
+        device: As torch names it.
+        is_loaded_next: Leave the towers' weights undefined: all of them are loaded at once.
 
     Raises:
         ModelError: If a part cannot be built.
     """
     return TwoViewEncoder(
-        build_model(config.architecture),
+        build_model(config.architecture, is_loaded_next=is_loaded_next),
         architecture=config.architecture,
         preprocessing=config.preprocessing,
         edge_detector=build_edge_detector(config.edges),
@@ -267,7 +275,7 @@ def load_checkpoint(folder: Path, *, name: str | None = None, device: str = "cpu
         details=_details(config),
     )
     try:
-        encoder = build_encoder(config.encoder, card=card, device=device)
+        encoder = build_encoder(config.encoder, card=card, device=device, is_loaded_next=True)
     except (ValueError, UnsupportedModelError) as error:
         raise CheckpointFormatError(f"the checkpoint {folder} cannot be built: {error}") from error
     try:

@@ -127,7 +127,7 @@ def load_plain_model(
         ValueError: If the text tower's positions cannot be stretched to `context_length`.
     """
     source = _find(name)
-    model = build_model(source.architecture)
+    model = build_model(source.architecture, is_loaded_next=True)
     _load_weights(model, source.weights, name)
     if context_length is not None:
         source.architecture["text_cfg"]["context_length"] = stretch_text_tower(model, context_length=context_length)

@@ -77,15 +77,16 @@ def run(settings: Settings) -> None:
     import_without_compiler()
     from service.app import create_app, open_collection
     from service.logs import configure_logging
-    from service.model import load_model
+    from service.model import load_model_for_quick_start
     from service.security import KeyStore, check_bind_address
 
     configure_logging(settings.log_format, settings.log_level)
     keys = KeyStore.load(settings.api_keys) if settings.api_keys is not None else None
     check_bind_address(settings.host, has_keys=bool(keys), allow_unauthenticated=settings.allow_unauthenticated)
-    encoder = load_model(settings)
+    encoder, backend_change = load_model_for_quick_start(settings)
     with closing(open_collection(settings, encoder, wait=False)) as collection:
-        _serve(create_app(settings, encoder=encoder, collection=collection, keys=keys), settings)
+        app = create_app(settings, encoder=encoder, collection=collection, keys=keys, backend_change=backend_change)
+        _serve(app, settings)
 
 
 def _serve(app: FastAPI, settings: Settings) -> None:

@@ -34,6 +34,7 @@ async def info(state: State) -> InfoAnswer:
         },
         calibration=_calibration(state),
         features=list(FEATURES),
+        is_changing_backend=state.backend_change is not None and state.backend_change.is_under_way,
         warnings=_warnings(state),
     )
 

@@ -45,6 +45,16 @@ class Execution:
             raise ConfigError(f"threads must be at least 1, got {self.threads}")
 
 
+def check_execution(execution: Execution, *, device: str) -> None:
+    """Check what can be known without the model.
+
+    Raises:
+        ConfigError: If OpenVINO is asked for on another device than the CPU.
+        ModelUnavailableError: If OpenVINO is asked for and not installed.
+    """
+    _resolve(execution.backend, device)
+
+
 def select_towers(encoder: TwoViewEncoder, execution: Execution, *, folder: Path | None = None) -> Towers:
     """Return checked towers for an encoder whose weights will not change any more.
 

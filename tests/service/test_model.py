@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 from service.commands.errors import CommandError
 from service.commands.export import export
 from service.commands.serve import load_settings
-from service.model import load_model
+from service.model import load_model, load_model_for_quick_start
 from service.settings import Settings
 from structxlip.backends.stored import FORM_FILE, FORM_FOLDER
 from structxlip.errors import ConfigError
@@ -55,10 +56,44 @@ def test_on_a_cpu_openvino_serves_and_info_says_so(settings: Settings) -> None:
     assert len(found["hits"]) == 9
 
 
+def test_torch_serves_until_openvino_is_ready(settings: Settings) -> None:
+    pytest.importorskip("openvino")
+    on_cpu = settings.model_copy(update={"device": "cpu"})
+    encoder, change = load_model_for_quick_start(on_cpu)
+    with running_service(on_cpu, encoder, backend_change=change) as url, httpx.Client(base_url=url, timeout=60) as api:
+        # While the model is converted: whichever runs it, the same vectors must come.
+        texts = [f"a red table left of {number} chairs" for number in range(40)]
+        early = [api.post("/embed", json={"texts": [text]}).json()["texts"][0] for text in texts]
+        change.wait()
+        info = api.get("/info").json()
+        late = [api.post("/embed", json={"texts": [text]}).json()["texts"][0] for text in texts]
+    assert info["model"]["execution"] == dict.fromkeys(("images", "edges", "tokens"), "openvino f32")
+    assert info["is_changing_backend"] is False
+    for before, after in zip(early, late, strict=True):
+        for view in ("appearance", "structure"):
+            np.testing.assert_allclose(before[view], after[view], atol=1e-4)
+
+
+def test_a_change_of_backend_that_fails_leaves_torch_serving(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("service.model.select_towers", fail)
+    encoder, change = load_model_for_quick_start(settings.model_copy(update={"device": "cpu"}))
+    change.start()
+    change.wait()
+    assert set(encoder.towers.describe().values()) == {"torch f32"}
+    assert encoder.encode_texts([encoder.prepare_text("a chair")]).appearance.shape == (1, encoder.dimension)
+
+
 def test_a_backend_that_does_not_fit_the_device_is_the_operators_mistake(settings: Settings) -> None:
     pytest.importorskip("openvino")
     with pytest.raises(ConfigError, match="the device is 'meta': set the device to cpu"):
         load_model(settings.model_copy(update={"device": "meta", "backend": "openvino"}))
+    with pytest.raises(ConfigError, match="the device is 'meta': set the device to cpu"):
+        load_model_for_quick_start(settings.model_copy(update={"device": "meta", "backend": "openvino"}))
 
 
 def test_export_writes_beside_the_weights_and_says_how_near_it_is(tiny_model: str, tmp_path: Path) -> None:

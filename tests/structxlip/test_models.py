@@ -209,3 +209,17 @@ def test_a_real_model_loads_without_a_warning_and_says_what_it_is() -> None:
     assert (encoder.dimension, encoder.image_size, encoder.context_length) == (384, 224, 77)
     assert encoder.preprocessing.resize_mode == "squash"
     assert encoder.describe()["image_tower"] == "mobilenetv2_100"
+
+
+def test_weights_that_are_loaded_next_are_not_drawn() -> None:
+    before = torch.get_rng_state()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        undefined = build_model(tiny_architecture(), is_loaded_next=True)
+    assert "aten::uniform_" not in {event.key for event in seen.key_averages()}
+    drawn = build_model(tiny_architecture())
+    assert [name for name, _ in undefined.named_parameters()] == [name for name, _ in drawn.named_parameters()]
+    torch.set_rng_state(before)
+    again = build_model(tiny_architecture())
+    undefined.load_state_dict(again.state_dict(), strict=True)
+    for (name, loaded), expected in zip(undefined.state_dict().items(), again.state_dict().values(), strict=True):
+        assert torch.equal(loaded, expected), name

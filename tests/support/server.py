@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 
 from service.app import create_app, open_collection
 from service.commands.serve import KEEP_ALIVE_SECONDS
+from service.model import BackendChange
 from service.security import KeyStore
 from service.settings import Settings
 from structxlip.encoder import TwoViewEncoder
@@ -49,10 +50,16 @@ def serve_in_thread(app: ASGIApp) -> Iterator[str]:
 
 
 @contextmanager
-def running_service(settings: Settings, encoder: TwoViewEncoder, *, keys: KeyStore | None = None) -> Iterator[str]:
+def running_service(
+    settings: Settings,
+    encoder: TwoViewEncoder,
+    *,
+    keys: KeyStore | None = None,
+    backend_change: BackendChange | None = None,
+) -> Iterator[str]:
     """Serve an encoder and the collection in ``settings.data``; yields the URL once the service is ready."""
     with closing(open_collection(settings, encoder, wait=False)) as collection:
-        app = create_app(settings, encoder=encoder, collection=collection, keys=keys)
+        app = create_app(settings, encoder=encoder, collection=collection, keys=keys, backend_change=backend_change)
         with serve_in_thread(app) as url:
             wait_until_ready(url)
             yield url

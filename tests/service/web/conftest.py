@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -133,3 +134,22 @@ def shown_ids(page: Page) -> list[str]:
     """The ids of the pictures in the gallery, in their order."""
     ids: list[str] = page.locator(".card").evaluate_all("cards => cards.map((card) => card.dataset.id)")
     return ids
+
+
+def wait_for_ids(page: Page, ids: list[str]) -> None:
+    """Wait until the gallery shows these pictures in this order."""
+    _wait_until(page, lambda: shown_ids(page) == ids)
+    assert shown_ids(page) == ids
+
+
+def wait_for_other_ids(page: Page, ids: list[str]) -> None:
+    """Wait until the gallery no longer shows these pictures in this order."""
+    _wait_until(page, lambda: shown_ids(page) != ids)
+    assert shown_ids(page) != ids
+
+
+# Looked at from here: the page's policy lets no script of playwright's wait within the page.
+def _wait_until(page: Page, holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE_MILLISECONDS / 1000
+    while not holds() and time.monotonic() < end:
+        page.wait_for_timeout(50)

@@ -111,7 +111,9 @@ def test_the_words_of_a_query_are_explained(page: Page, samples_url: str) -> Non
     page.locator(".card button").first.click()
     detail = page.get_by_role("dialog")
     expect(detail.locator(".phrase").first).to_be_visible()
-    asked = {"text": TEXT, "image_id": shown_ids(page)[0], "structure_weight": 0}
+    # Of the dialog: the results may have been those of the weight before when the first of them was opened.
+    image_id = str(detail.get_attribute("aria-label")).removeprefix("Picture ")
+    asked = {"text": TEXT, "image_id": image_id, "structure_weight": 0}
     explained = httpx.post(f"{samples_url}/explain", json=asked, timeout=60).json()
     expect(detail.locator(".phrase")).to_have_count(len(explained["phrases"]))
     expect(detail.locator(".region")).to_have_count(len(explained["regions"]))

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from structxlip.checkpoint import read_checkpoint_config
 from structxlip.models import BUNDLED
-from tests.service.web.conftest import SAMPLES, samples, shown_ids, watched_page
+from tests.service.web.conftest import SAMPLES, samples, shown_ids, wait_for_ids, watched_page
 
 WORDS = "a yellow snowman inside an orange square frame"
 MODELS_OWN_PERCENT = round(100 * read_checkpoint_config(BUNDLED / "scenes-tiny").default_structure_weight)
@@ -45,18 +45,11 @@ def _type(page: Page, words: str) -> None:
     expect(page.locator("#status")).to_have_text(re.compile("best first"))
 
 
-def _wait_for_ids(page: Page, ids: list[str]) -> None:
-    expect(page.locator(".card")).to_have_count(len(ids))
-    for position in (0, len(ids) - 1):
-        expect(page.locator(".card").nth(position)).to_have_attribute("data-id", ids[position])
-    assert shown_ids(page) == ids
-
-
 def test_words_are_searched_while_they_are_typed(page: Page, api: httpx.Client) -> None:
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url) if request.url.endswith("/search") else None)
     _type(page, WORDS)
-    _wait_for_ids(page, _found(api, text=WORDS))
+    wait_for_ids(page, _found(api, text=WORDS))
     assert 1 <= len(requests) < len(WORDS) / 2, "searched for letters rather than words"
 
 
@@ -64,7 +57,7 @@ def test_each_picture_shows_both_parts_of_its_score(page: Page, api: httpx.Clien
     _type(page, WORDS)
     answer = api.post("/search", json={"text": WORDS, "limit": 40}).json()
     weight, best = answer["structure_weight"], answer["hits"][0]
-    _wait_for_ids(page, [hit["id"] for hit in answer["hits"]])
+    wait_for_ids(page, [hit["id"] for hit in answer["hits"]])
     card = page.locator(".card").first
     for view, share in (("appearance", 1 - weight), ("structure", weight)):
         part = max(0.0, share * best["scores"][view] / best["score"])
@@ -92,11 +85,11 @@ def test_the_slider_reranks_while_it_moves(page: Page, api: httpx.Client) -> Non
     assert len({weight for weight in seen if weight}) > 1, "nothing was searched before the slider came to rest"
     page.mouse.up()
     expect(page.locator("#weight-value")).to_have_text("100 %")
-    _wait_for_ids(page, _found(api, text=WORDS, structure_weight=1))
-    assert "w=1" in page.url
+    wait_for_ids(page, _found(api, text=WORDS, structure_weight=1))
+    expect(page).to_have_url(re.compile(r"w=1"))
     page.get_by_role("button", name="Reset").click()
     expect(slider).to_have_value(str(MODELS_OWN_PERCENT))
-    _wait_for_ids(page, _found(api, text=WORDS))
+    wait_for_ids(page, _found(api, text=WORDS))
 
 
 def test_a_picture_stays_the_same_element_when_results_change(page: Page) -> None:
@@ -110,27 +103,30 @@ def test_a_picture_stays_the_same_element_when_results_change(page: Page) -> Non
     assert same.evaluate("element => element.isTheSame === true")
 
 
-def test_the_address_holds_the_query_and_back_goes_to_the_one_before(page: Page, browser: Browser) -> None:
+def test_the_address_holds_the_query_and_back_goes_to_the_one_before(
+    page: Page, browser: Browser, api: httpx.Client
+) -> None:
     _type(page, "a boat")
     page.locator("#words").press("Enter")
-    boats = shown_ids(page)
+    boats = _found(api, text="a boat")
+    wait_for_ids(page, boats)
     page.locator("#words").fill("")
     _type(page, "three umbrellas in a row")
     page.locator("#weight").press("End")
     expect(page.locator("#weight-value")).to_have_text("100 %")
-    expect(page.locator("#status")).to_have_text(re.compile("best first"))
-    page.wait_for_timeout(300)
-    umbrellas = shown_ids(page)
+    umbrellas = _found(api, text="three umbrellas in a row", structure_weight=1)
     assert umbrellas != boats
+    wait_for_ids(page, umbrellas)
+    expect(page).to_have_url(re.compile("w=1"))
     with watched_page(browser) as other:
         other.goto(page.url)
         expect(other.locator("#words")).to_have_value("three umbrellas in a row")
-        _wait_for_ids(other, umbrellas)
+        wait_for_ids(other, umbrellas)
     page.go_back()
     expect(page.locator("#weight-value")).to_have_text(f"{MODELS_OWN_PERCENT} %")
     page.go_back()
     expect(page.locator("#words")).to_have_value("a boat")
-    _wait_for_ids(page, boats)
+    wait_for_ids(page, boats)
     page.go_forward()
     expect(page.locator("#words")).to_have_value("three umbrellas in a row")
     page.reload()
@@ -208,7 +204,7 @@ def test_more_like_this_by_appearance_and_by_structure(page: Page, api: httpx.Cl
         page.locator('.card[data-id="scene-57"] button').click()
         page.get_by_role("button", name=name).click()
         expect(page.locator("#detail")).to_be_hidden()
-        _wait_for_ids(page, _found(api, image_id="scene-57", structure_weight=weight))
+        wait_for_ids(page, _found(api, image_id="scene-57", structure_weight=weight))
         expect(page.locator("#weight-value")).to_have_text(f"{100 * weight} %")
         page.locator(".brand").click()
         expect(page.locator("#status")).to_have_text("60 pictures, newest first")
@@ -217,7 +213,7 @@ def test_more_like_this_by_appearance_and_by_structure(page: Page, api: httpx.Cl
 def test_the_detail_view_takes_the_score_apart(page: Page, api: httpx.Client) -> None:
     _type(page, WORDS)
     answer = api.post("/search", json={"text": WORDS, "limit": 40}).json()
-    _wait_for_ids(page, [hit["id"] for hit in answer["hits"]])
+    wait_for_ids(page, [hit["id"] for hit in answer["hits"]])
     page.locator(".card button").nth(1).click()
     hit, weight = answer["hits"][1], answer["structure_weight"]
     detail = page.get_by_role("dialog")
@@ -240,11 +236,11 @@ def test_the_detail_view_steps_and_closes_to_where_it_was_opened(page: Page) -> 
     expect(detail).to_have_attribute("aria-label", f"Picture {ids[2]}")
     page.keyboard.press("ArrowRight")
     expect(detail).to_have_attribute("aria-label", f"Picture {ids[3]}")
-    assert f"show={ids[3]}" in page.url
+    expect(page).to_have_url(re.compile(rf"show={re.escape(ids[3])}\b"))
     page.keyboard.press("Escape")
     expect(detail).to_be_hidden()
     expect(page.locator(".card button").nth(3)).to_be_focused()
-    assert "show=" not in page.url
+    expect(page).not_to_have_url(re.compile(r"show="))
     page.go_forward()  # the picture has an address
     expect(detail).to_have_attribute("aria-label", f"Picture {ids[3]}")
     page.reload()

@@ -9,7 +9,14 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.service.web.conftest import SAMPLES, encoded_pictures, shown_ids, watched_page
+from tests.service.web.conftest import (
+    SAMPLES,
+    encoded_pictures,
+    shown_ids,
+    wait_for_ids,
+    wait_for_other_ids,
+    watched_page,
+)
 
 TABLE = [(0.2, 0.4), (0.8, 0.4), (0.8, 0.48), (0.2, 0.48), (0.2, 0.4)]
 
@@ -84,8 +91,7 @@ def test_a_sketch_comes_back_with_its_address(page: Page, browser: Browser) -> N
     expect(page.locator("#status")).to_have_text(re.compile("best first"))
     with watched_page(browser) as other:
         other.goto(page.url)
-        expect(other.locator("#status")).to_have_text(re.compile("best first"))
-        assert shown_ids(other) == shown_ids(page)
+        wait_for_ids(other, shown_ids(page))
         other.get_by_role("button", name="Change the sketch").click()
         assert _ink(other) == _ink(page)
 
@@ -157,7 +163,7 @@ def test_the_slider_asks_the_model_nothing(page: Page, samples_url: str, kind: s
     # The service embeds a canary now and then, a text and a picture: so two calls at most for each of its rounds.
     assert encoded_pictures(samples_url) - calls <= 2
     if kind != "sketch":  # of a sketch there is no appearance to rank by
-        assert shown_ids(page) != before
+        wait_for_other_ids(page, before)
 
 
 def test_what_is_excluded_goes_away(page: Page, samples_url: str) -> None:
@@ -172,11 +178,13 @@ def test_what_is_excluded_goes_away(page: Page, samples_url: str) -> None:
         hit["id"] for hit in httpx.post(f"{samples_url}/search", json=asked).json()["hits"]
     ]
     expect(page.locator(".card")).to_have_count(len(hits))
-    assert "not=an+umbrella" in page.url
+    expect(page).to_have_url(re.compile(r"not=an\+umbrella"))
     page.get_by_role("button", name="No longer exclude an umbrella").click()
     expect(page.locator("#without .chip")).to_have_count(0)
-    assert "not=" not in page.url
-    first = shown_ids(page)[0]
+    expect(page).not_to_have_url(re.compile(r"not="))
+    tables = httpx.post(f"{samples_url}/search", json={"text": "a table", "limit": 40}).json()["hits"]
+    wait_for_ids(page, [hit["id"] for hit in tables])
+    first = tables[0]["id"]
     page.locator(".card button").first.click()
     page.get_by_role("button", name="Less like this").click()
     expect(page.locator("#without .chip")).to_have_count(1)
@@ -191,7 +199,7 @@ def test_words_and_a_picture_are_searched_together(page: Page) -> None:
     sent = asked.value.post_data_json
     assert [(sorted(term)[0], term["weight"]) for term in sent["query"]] == [("text", 1), ("image", 2)]
     expect(page.locator("#status")).to_have_text(re.compile("best first"))
-    assert "picture=2*" in page.url
+    expect(page).to_have_url(re.compile(r"picture=2\*"))
     expect(page.locator("#words")).to_have_value("a red boat")
 
 
