@@ -2,18 +2,22 @@
 
     python -m benchmarks.search_overhead --model local-dir:PATH
 
-Two kinds of query. `by_id` searches with a stored picture's vectors, so that no model runs: what a request takes beyond
-the bare FAISS search of the same query is HTTP, JSON, SQLite and the exact scores. `by_text` adds the text encoder,
-timed bare too. The client is `http.client` on one connection; parsing its answer is not counted.
+Two kinds of query. `by_id` searches with a stored picture's vectors, so that no model runs; `by_text` adds the text
+encoder, timed bare too. Each request is followed by the same query to a copy of the collection in this process, with no
+HTTP (`engine`: scan, exact scores, records), and to a bare `faiss.IndexFlatIP`; `http_overhead_ms` is what a request
+takes beyond the engine, `over_bare_faiss_ms` what it takes beyond the scan alone. The client is `http.client` on one
+connection; parsing its answer is not counted.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import tempfile
 import time
 from contextlib import closing
+from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -32,6 +36,7 @@ from structxlip.encoder import TwoViewEncoder
 from structxlip.models import load_encoder
 
 WEIGHT = 0.5
+LIMIT = 10
 WARM_UP = 20
 
 WORDS = [
@@ -73,69 +78,90 @@ def measure(model: str, num: int, num_queries: int) -> dict[str, object]:
     encoder = load_encoder(model, device="cpu", execution=Execution("auto"))
     chance = np.random.default_rng(1)
     with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "data"
+        data, copy = Path(folder) / "data", Path(folder) / "copy"
         fill_collection(data, num=num, dimension=encoder.dimension, fingerprint=encoder.fingerprint)
-        bare, stored = _bare_index(data, encoder.dimension, encoder.fingerprint, num)
-        with service_process.running(model, data) as (url, _), closing(_connect(url)) as connection:
-            by_id = _measure_ids(connection, bare, stored, chance.integers(0, num, num_queries))
+        shutil.copytree(data, copy)
+        with (
+            closing(LocalCollection.open(copy, dimension=encoder.dimension, fingerprint=encoder.fingerprint)) as engine,
+            service_process.running(model, data) as (url, _),
+            closing(_connect(url)) as connection,
+        ):
+            against = _Baselines(engine, _bare_index(engine, encoder.dimension, num))
+            by_id = _measure_ids(connection, against, chance.integers(0, num, num_queries))
             texts = [" ".join(chance.choice(WORDS, 8)) for _ in range(num_queries)]
-            by_text = _measure_texts(connection, bare, encoder, texts)
+            by_text = _measure_texts(connection, against, encoder, texts)
     return {"num_vectors": num, "vector_length": 2 * encoder.dimension, "by_id": by_id, "by_text": by_text}
 
 
-def _measure_ids(
-    connection: HTTPConnection, bare: faiss.IndexFlatIP, stored: NDArray[np.float32], numbers: NDArray[np.int64]
-) -> dict[str, object]:
-    http, search = [], []
+@dataclass
+class _Baselines:
+    """The same search without HTTP: of our engine, and of FAISS alone; seconds of each query."""
+
+    engine: LocalCollection
+    faiss_index: faiss.IndexFlatIP
+    engine_seconds: list[float] = field(default_factory=list)
+    faiss_seconds: list[float] = field(default_factory=list)
+
+    def search(self, vector: NDArray[np.float32], expected: list[float]) -> None:
+        """Search with both; check that they found the same scores."""
+        started = time.perf_counter()
+        hits = self.engine.search(vector, limit=LIMIT).items
+        self.engine_seconds.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        scores, _ = self.faiss_index.search(vector[None], LIMIT)
+        self.faiss_seconds.append(time.perf_counter() - started)
+        np.testing.assert_allclose(expected, [hit.score for hit in hits], atol=1e-4)
+        np.testing.assert_allclose(expected, scores[0], atol=1e-4)
+
+
+def _measure_ids(connection: HTTPConnection, against: _Baselines, numbers: NDArray[np.int64]) -> dict[str, object]:
+    http, lookup = [], []
     for number in [*numbers[:WARM_UP], *numbers]:
-        appearance, structure = np.split(stored[number], 2)
-        query = TwoViewQuery(appearance, structure, WEIGHT).vector()[None]
-        http.append(_timed_search(connection, {"image_id": f"v{number}"}, bare, query, search))
-    counted = slice(-len(numbers), None)
-    return _summary(http[counted], search[counted])
+        started = time.perf_counter()
+        vectors = against.engine.vectors(f"v{number}")
+        lookup.append(time.perf_counter() - started)
+        assert vectors is not None
+        query = TwoViewQuery(*vectors, WEIGHT).vector()
+        http.append(_timed_search(connection, {"image_id": f"v{number}"}, against, query))
+    return _summary(http, against, len(numbers), bare_lookup_ms=lookup)
 
 
 def _measure_texts(
-    connection: HTTPConnection, bare: faiss.IndexFlatIP, encoder: TwoViewEncoder, texts: list[str]
+    connection: HTTPConnection, against: _Baselines, encoder: TwoViewEncoder, texts: list[str]
 ) -> dict[str, object]:
-    http, encode, search = [], [], []
+    http, encode = [], []
     for text in [*texts[:WARM_UP], *texts]:
         started = time.perf_counter()
         embedded = encoder.encode_texts([encoder.prepare_text(text)])
         encode.append(time.perf_counter() - started)
-        query = TwoViewQuery(embedded.appearance[0], embedded.structure[0], WEIGHT).vector()[None]
-        http.append(_timed_search(connection, {"text": text}, bare, query, search))
-    counted = slice(-len(texts), None)
-    return _summary(http[counted], search[counted], encode[counted])
+        query = TwoViewQuery(embedded.appearance[0], embedded.structure[0], WEIGHT).vector()
+        http.append(_timed_search(connection, {"text": text}, against, query))
+    return _summary(http, against, len(texts), bare_text_encoding_ms=encode)
 
 
 def _timed_search(
-    connection: HTTPConnection,
-    query: dict[str, str],
-    bare: faiss.IndexFlatIP,
-    vector: NDArray[np.float32],
-    search: list[float],
+    connection: HTTPConnection, query: dict[str, str], against: _Baselines, vector: NDArray[np.float32]
 ) -> float:
-    """Search over HTTP and then bare; check that both found the same scores."""
-    body = json.dumps({**query, "structure_weight": WEIGHT, "limit": 10})
+    body = json.dumps({**query, "structure_weight": WEIGHT, "limit": LIMIT})
     started = time.perf_counter()
     connection.request("POST", "/search", body, {"Content-Type": "application/json"})
     answer = connection.getresponse().read()
     seconds = time.perf_counter() - started
-    started = time.perf_counter()
-    scores, _ = bare.search(vector, 10)
-    search.append(time.perf_counter() - started)
-    np.testing.assert_allclose([hit["score"] for hit in json.loads(answer)["hits"]], scores[0], atol=1e-4)
+    against.search(vector, [hit["score"] for hit in json.loads(answer)["hits"]])
     return seconds
 
 
-def _summary(http: list[float], search: list[float], encode: list[float] | None = None) -> dict[str, object]:
-    bare = np.asarray(search) + (np.asarray(encode) if encode else 0)
+def _summary(http: list[float], against: _Baselines, num: int, **preparation: list[float]) -> dict[str, object]:
+    """Leave the warm-up out, and summarise; ``preparation`` is what comes before the search, with or without HTTP."""
+    request, engine, bare = (np.asarray(each[-num:]) for each in (http, against.engine_seconds, against.faiss_seconds))
+    prepared = np.sum([each[-num:] for each in preparation.values()], axis=0)
     return {
-        "request_ms": summarise_milliseconds(http),
-        "bare_faiss_search_ms": summarise_milliseconds(search),
-        **({"bare_text_encoding_ms": summarise_milliseconds(encode)} if encode else {}),
-        "overhead_ms": summarise_milliseconds(list(np.asarray(http) - bare)),
+        "request_ms": summarise_milliseconds(list(request)),
+        "engine_ms": summarise_milliseconds(list(engine)),
+        "bare_faiss_ms": summarise_milliseconds(list(bare)),
+        **{name: summarise_milliseconds(each[-num:]) for name, each in preparation.items()},
+        "http_overhead_ms": summarise_milliseconds(list(request - prepared - engine)),
+        "over_bare_faiss_ms": summarise_milliseconds(list(request - prepared - bare)),
     }
 
 
@@ -144,16 +170,10 @@ def _connect(url: str) -> HTTPConnection:
     return HTTPConnection(parts.hostname or "", parts.port, timeout=60)
 
 
-def _bare_index(
-    data: Path, dimension: int, fingerprint: str, num: int
-) -> tuple[faiss.IndexFlatIP, NDArray[np.float32]]:
-    collection = LocalCollection.open(data, dimension=dimension, fingerprint=fingerprint)
+def _bare_index(collection: LocalCollection, dimension: int, num: int) -> tuple[faiss.IndexFlatIP, NDArray[np.float32]]:
     index = faiss.IndexFlatIP(2 * dimension)
-    rows = [np.concatenate(collection.vectors(f"v{number}") or ()) for number in range(num)]
-    stored = np.stack(rows)
-    index.add(stored)
-    collection.close()
-    return index, stored
+    index.add(np.stack([np.concatenate(collection.vectors(f"v{number}") or ()) for number in range(num)]))
+    return index
 
 
 if __name__ == "__main__":
