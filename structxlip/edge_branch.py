@@ -16,8 +16,6 @@ from torch.nn import functional as F
 
 from structxlip.errors import ConfigError
 
-# Channels of the last feature map: few, because the projection has a weight for each of them in each cell.
-NUM_FEATURES = 64
 CHANNELS_A_GROUP = 8
 
 Norm = Callable[[int], nn.Module]
@@ -33,6 +31,8 @@ class EdgeBranchConfig:
         width: Channels of the `cnn`'s first layer; its stages have two and four times as many.
         grid: The `cnn` averages its last features over `grid` × `grid` cells, so that it knows *where* a
             line is.
+        features: Channels of the last features: few, because the projection has a weight for each of them in each
+            cell.
         norm: `group` normalises each map by itself, so that training and serving compute the same function
             whatever the batch, and GradCache stays exact. `batch` learns from nothing in about half the steps.
     """
@@ -40,6 +40,7 @@ class EdgeBranchConfig:
     kind: Literal["shared", "cnn"] = "shared"
     width: int = 32
     grid: int = 4
+    features: int = 64
     norm: Literal["group", "batch"] = "group"
 
     def __post_init__(self) -> None:
@@ -49,6 +50,8 @@ class EdgeBranchConfig:
             raise ConfigError(f"unknown norm {self.norm!r}; known: group, batch")
         if self.width < CHANNELS_A_GROUP or self.width % CHANNELS_A_GROUP:
             raise ConfigError(f"width must be a multiple of {CHANNELS_A_GROUP}, got {self.width}")
+        if self.features < CHANNELS_A_GROUP or self.features % CHANNELS_A_GROUP:
+            raise ConfigError(f"features must be a multiple of {CHANNELS_A_GROUP}, got {self.features}")
         if self.grid < 1:
             raise ConfigError(f"grid must be at least 1, got {self.grid}")
 
@@ -63,11 +66,18 @@ class EdgeCNN(nn.Module):
         dimension: Of the joint space, `D`.
         width: Channels of the stem.
         grid: Side of the grid that the last features are averaged over.
+        features: Channels of the last features.
         norm: `group` or `batch`, see `EdgeBranchConfig`.
     """
 
     def __init__(
-        self, dimension: int, *, width: int = 32, grid: int = 4, norm: Literal["group", "batch"] = "group"
+        self,
+        dimension: int,
+        *,
+        width: int = 32,
+        grid: int = 4,
+        features: int = 64,
+        norm: Literal["group", "batch"] = "group",
     ) -> None:
         super().__init__()
         normed: Norm = nn.BatchNorm2d if norm == "batch" else _group_norm
@@ -83,9 +93,9 @@ class EdgeCNN(nn.Module):
             residual(4 * width, 4 * width),
         )
         # Normalised, because features after a ReLU have a large common part, and so would all embeddings.
-        self.reduction = nn.Sequential(nn.Conv2d(4 * width, NUM_FEATURES, kernel_size=1), normed(NUM_FEATURES))
+        self.reduction = nn.Sequential(nn.Conv2d(4 * width, features, kernel_size=1), normed(features))
         self.grid = grid
-        self.projection = nn.Linear(NUM_FEATURES * grid * grid, dimension)
+        self.projection = nn.Linear(features * grid * grid, dimension)
 
     def features(self, edges_BHW: Tensor) -> Tensor:
         """Return the last feature map `(B, C, h, w)` of maps in uint8 0 to 255, or in floats 0 to 1."""
@@ -125,7 +135,9 @@ def build_edge_branch(config: EdgeBranchConfig, *, dimension: int) -> nn.Module 
     """Make the network for edge maps; none for `shared`, which has no weights of its own."""
     if config.kind == "shared":
         return None
-    return EdgeCNN(dimension, width=config.width, grid=config.grid, norm=config.norm)
+    return EdgeCNN(
+        dimension, width=config.width, grid=config.grid, features=config.features, norm=config.norm
+    )
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:

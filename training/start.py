@@ -181,4 +181,4 @@ def _edge_branch(config: dict[str, Any]) -> EdgeBranchConfig:
     try:
         return EdgeBranchConfig(**config)
     except TypeError as error:
-        raise TrainingConfigError(f"model.edge_branch: {error}; it has kind, width and grid") from error
+        raise TrainingConfigError(f"model.edge_branch: {error}; it has kind, width, grid, features and norm") from error

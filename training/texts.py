@@ -161,8 +161,10 @@ def _through(block: Any, x_PW: Tensor, groups: Sequence[_Group]) -> Tensor:
     """Return what a layer makes of every place."""
     attention = block.attn
     qkv_P3W = F.linear(block.ln_1(x_PW), attention.in_proj_weight, attention.in_proj_bias)
+    # Split at once: the gradient of a slice is a table of the whole size, of which each group would make its own.
+    parts = qkv_P3W.split([group.count * group.width for group in groups])
     attended_PW = torch.cat(
-        [_attended(qkv_P3W[g.first : g.first + g.count * g.width], g, attention.num_heads) for g in groups]
+        [_attended(qkv_Q3W, group, attention.num_heads) for qkv_Q3W, group in zip(parts, groups, strict=True)]
     )
     x_PW = x_PW + block.ls_1(attention.out_proj(attended_PW))
     return x_PW + torch.as_tensor(block.ls_2(block.mlp(block.ln_2(x_PW))))

@@ -55,6 +55,8 @@ def described_scene(split: str, index: int, seed: int = 0) -> Scene:
     return _drawn("test", index, seed) if split == "recoloured" else sample_scene(split, index, seed)
 
 
+# A picture and its caption are asked for one after the other, and both begin here.
+@functools.lru_cache(maxsize=16)
 def _drawn(split: str, index: int, seed: int) -> Scene:
     chance = Chance("scene", SCENES_VERSION, split, index, seed)
     for _ in range(MAX_ATTEMPTS):
