@@ -6,6 +6,7 @@ CONSTRAINTS := constraints.txt
 MODEL ?= scenes-tiny
 ONCE ?=
 TEST_WORKERS ?= 2
+TRAIN_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format lint types imports train-demo bench clean
@@ -43,8 +44,9 @@ types: $(VENV)/.made-dev
 imports: $(VENV)/.made-dev
 	$(BIN)/lint-imports
 
+# A process with one thread for each core: threads of one process wait for each other at every operation.
 train-demo: $(VENV)/.made-dev
-	$(BIN)/structxlip train training/configs/scenes_tiny.yaml
+	$(BIN)/torchrun --standalone --nproc-per-node $(TRAIN_PROCESSES) -m training.train training/configs/scenes_tiny.yaml
 
 bench: $(VENV)/.made-dev
 	$(BIN)/python -m benchmarks.run

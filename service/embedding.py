@@ -190,20 +190,20 @@ class Embedder:
         return EmbeddedPicture(facts, appearance, structure)
 
     async def embed_regions(self, data: bytes) -> EmbeddedRegions:
-        """Find the regions of a picture file and embed what each of them holds.
+        """Find the regions of a picture file and embed what each of them holds; somebody waits for it.
 
         Raises:
             Problem: As `embed_picture`.
         """
         header = inspect_image(data, self._limits)
-        async with self.admission.admit(header.width * header.height):
+        async with self.admission.admit(header.width * header.height, lane=Lane.INTERACTIVE):
             boxes, prepared = await self._in_pool(lambda: self._decode_regions(data))
             vectors = await asyncio.gather(
                 *(
                     self._pictures.submit(
                         region,
                         pixels=region.edges.size,
-                        lane=Lane.BULK,
+                        lane=Lane.INTERACTIVE,
                         deadline_seconds=self._deadline_seconds,
                     )
                     for region in prepared

@@ -135,9 +135,7 @@ def build_edge_branch(config: EdgeBranchConfig, *, dimension: int) -> nn.Module 
     """Make the network for edge maps; none for `shared`, which has no weights of its own."""
     if config.kind == "shared":
         return None
-    return EdgeCNN(
-        dimension, width=config.width, grid=config.grid, features=config.features, norm=config.norm
-    )
+    return EdgeCNN(dimension, width=config.width, grid=config.grid, features=config.features, norm=config.norm)
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:

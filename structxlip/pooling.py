@@ -233,8 +233,8 @@ def roi_pool(features_BCHW: Tensor, boxes_BK4: Tensor) -> Tensor:
     """
     height, width = features_BCHW.shape[-2:]
     x1_BK, y1_BK, x2_BK, y2_BK = boxes_BK4.to(torch.promote_types(features_BCHW.dtype, torch.float32)).unbind(dim=-1)
-    covered_x_BKW = _covered_cells(x1_BK, x2_BK, width)
-    covered_y_BKH = _covered_cells(y1_BK, y2_BK, height)
+    covered_x_BKW = covered_cells(x1_BK, x2_BK, width)
+    covered_y_BKH = covered_cells(y1_BK, y2_BK, height)
     weight_BKHW = covered_y_BKH[..., :, None] * covered_x_BKW[..., None, :]
     area_BK11 = weight_BKHW.sum(dim=(2, 3), keepdim=True)
     weight_BKHW = weight_BKHW / area_BK11.clamp(min=MIN_BOX_AREA)
@@ -338,8 +338,17 @@ def _timm_head(tower: TimmModel, pooled_RC: Tensor) -> Tensor:
     return torch.as_tensor(tower.head(trunk.forward_head(alone)))
 
 
-def _covered_cells(first_BK: Tensor, last_BK: Tensor, num_cells: int) -> Tensor:
-    """Return how much of each cell an interval covers, 0 to 1."""
+def covered_cells(first_BK: Tensor, last_BK: Tensor, num_cells: int) -> Tensor:
+    """Return how much of each of `num_cells` equal cells an interval covers, 0 to 1.
+
+    Args:
+        first_BK: Where each interval begins, 0 to 1.
+        last_BK: Where it ends.
+        num_cells: Of the whole.
+
+    Returns:
+        `(B, K, num_cells)`.
+    """
     cell_X = torch.arange(num_cells, device=first_BK.device)
     end_BKX = torch.minimum(last_BK[..., None] * num_cells, cell_X + 1)
     start_BKX = torch.maximum(first_BK[..., None] * num_cells, cell_X)

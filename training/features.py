@@ -14,6 +14,7 @@ from torch import Tensor
 from structxlip.edge_branch import EdgeCNN
 from structxlip.encoder import TwoViewEncoder
 from structxlip.pooling import (
+    covered_cells,
     crop_regions,
     image_tower_patch_features,
     pool_chunks,
@@ -147,19 +148,11 @@ def _cnn_features(branch: EdgeCNN, batch: Batch) -> dict[str, Tensor]:
     cells_BCgg = torch.nn.functional.adaptive_avg_pool2d(branch.features(batch.edges), branch.grid)
     weight_DCgg = branch.projection.weight.view(-1, *cells_BCgg.shape[1:])
     shares_BggD = torch.einsum("bcij,dcij->bijd", cells_BCgg, weight_DCgg.to(cells_BCgg.dtype))
-    covered_BKgg = _covered_cells(batch.boxes, branch.grid).to(shares_BggD.dtype)
+    x1_BK, y1_BK, x2_BK, y2_BK = batch.boxes.unbind(dim=-1)
+    covered_x_BKg = covered_cells(x1_BK, x2_BK, branch.grid).to(shares_BggD.dtype)
+    covered_y_BKg = covered_cells(y1_BK, y2_BK, branch.grid).to(shares_BggD.dtype)
     bias_D = branch.projection.bias
     return {
         "edge": shares_BggD.sum(dim=(1, 2)) + bias_D,
-        "regions": torch.einsum("bkij,bijd->bkd", covered_BKgg, shares_BggD) + bias_D,
+        "regions": torch.einsum("bki,bkj,bijd->bkd", covered_y_BKg, covered_x_BKg, shares_BggD) + bias_D,
     }
-
-
-def _covered_cells(boxes_BK4: Tensor, side: int) -> Tensor:
-    """Return how much of each cell of a `side` × `side` grid every box covers, 0 to 1: `(B, K, side, side)`."""
-    first_X = torch.arange(side, device=boxes_BK4.device)
-    scaled_BK41 = (boxes_BK4 * side)[..., None]
-    begin_BK2X = torch.maximum(scaled_BK41[:, :, :2], first_X)
-    end_BK2X = torch.minimum(scaled_BK41[:, :, 2:], first_X + 1)
-    covered_BK2X = (end_BK2X - begin_BK2X).clamp(min=0)
-    return covered_BK2X[:, :, 1, :, None] * covered_BK2X[:, :, 0, None, :]

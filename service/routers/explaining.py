@@ -7,6 +7,7 @@ from typing import Annotated
 import anyio.to_thread
 from fastapi import APIRouter
 
+from service.batching import Lane
 from service.bodies import body_documentation, json_body
 from service.problems import NotFound
 from service.querying import check_text_bytes
@@ -30,7 +31,7 @@ async def explain(state: ReadyState, body: Annotated[ExplainRequest, json_body(E
     them: the phrase as a text, and what lies in the box of the upright picture (on whole pixels) as a picture.
     """
     check_text_bytes(body.text, state)
-    state.embedder.admission.refuse_when_full()
+    state.embedder.admission.refuse_when_full(Lane.INTERACTIVE)
     data = body.image
     if data is None:
         assert body.image_id is not None

@@ -60,7 +60,9 @@ def test_gradients_reach_every_weight(branch: EdgeCNN) -> None:
 
 def test_the_shared_branch_has_no_network_of_its_own() -> None:
     assert build_edge_branch(EdgeBranchConfig(), dimension=8) is None
-    assert isinstance(build_edge_branch(EdgeBranchConfig(kind="cnn", width=16), dimension=8), EdgeCNN)
+    branch = build_edge_branch(EdgeBranchConfig(kind="cnn", width=16, features=24, grid=2), dimension=8)
+    assert isinstance(branch, EdgeCNN)
+    assert branch.projection.weight.shape == (8, 24 * 2 * 2)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +71,7 @@ def test_the_shared_branch_has_no_network_of_its_own() -> None:
         ({"kind": "vit"}, "unknown edge branch 'vit'; known: shared, cnn"),
         ({"kind": "cnn", "width": 12}, "multiple of 8"),
         ({"kind": "cnn", "grid": 0}, "grid must be at least 1"),
+        ({"kind": "cnn", "features": 20}, "features must be a multiple of 8"),
     ],
 )
 def test_a_wrong_config_says_what_is_wrong(config: dict[str, Any], words: str) -> None:
