@@ -24,6 +24,7 @@ from service.problems import MEDIA_TYPE as PROBLEM_MEDIA_TYPE
 from service.problems import Problem, install_problem_handlers
 from service.remote_images import RemoteImages
 from service.routers import adding, embeddings, explaining, images, page, searching, system, watchlists
+from service.routes import include_routers
 from service.schemas import AnsweredProblem
 from service.search.cache import QueryCache
 from service.search.resemblance import ResemblanceRules
@@ -82,7 +83,7 @@ def create_app(
         lifespan=_lifespan(settings, metrics, encoder, collection, backend_change),
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
-    for router in (
+    api = (
         adding.router,
         searching.router,
         explaining.router,
@@ -91,9 +92,9 @@ def create_app(
         watchlists.router,
         embeddings.router,
         system.router,
-    ):
-        app.include_router(router, responses=PROBLEM_RESPONSES)
-    app.include_router(page.create_router())
+    )
+    include_routers(app, api, responses=PROBLEM_RESPONSES)
+    include_routers(app, [page.create_router()])
     install_collection_problems(app)
     # The last added stands outermost: problems > metrics > security > CORS > routes.
     if settings.cors_origins:

@@ -9,6 +9,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.routes import routes_of_path
+
 PREFIX = "structxlip"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -97,7 +99,7 @@ def _route_template(scope: Scope) -> str:
     if route is not None:
         return str(getattr(route, "path", "unmatched"))
     # Refused before routing (authentication, limits): match by hand.
-    for candidate in getattr(scope.get("app"), "routes", ()):
-        if candidate.matches(scope)[0] == Match.FULL:
-            return str(getattr(candidate, "path", "unmatched"))
+    for candidate, match in routes_of_path(scope):
+        if match == Match.FULL:
+            return str(candidate.path)  # type: ignore[attr-defined]
     return "unmatched"

@@ -51,8 +51,9 @@ from pydantic import JsonValue
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.routes import routes_of_path
 
 logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(__name__)
 
@@ -462,9 +463,8 @@ async def _handle_http_exception(request: Request, error: Exception) -> Response
 def _allowed_methods(request: Request) -> set[str]:
     """Return the methods of every route on this path; Starlette names those of the first one only."""
     allowed: set[str] = set()
-    for route in request.app.routes:
-        if route.matches(request.scope)[0] != Match.NONE:
-            allowed |= getattr(route, "methods", None) or set()
+    for route, _ in routes_of_path(request.scope):
+        allowed |= getattr(route, "methods", None) or set()
     return allowed
 
 

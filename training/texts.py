@@ -162,7 +162,7 @@ def _through(block: Any, x_PW: Tensor, groups: Sequence[_Group]) -> Tensor:
     attention = block.attn
     qkv_P3W = F.linear(block.ln_1(x_PW), attention.in_proj_weight, attention.in_proj_bias)
     # Split at once: the gradient of a slice is a table of the whole size, of which each group would make its own.
-    parts = qkv_P3W.split([group.count * group.width for group in groups])
+    parts = torch.split(qkv_P3W, [group.count * group.width for group in groups])
     attended_PW = torch.cat(
         [_attended(qkv_Q3W, group, attention.num_heads) for qkv_Q3W, group in zip(parts, groups, strict=True)]
     )

@@ -12,6 +12,7 @@ export class Gallery {
   #cards = new Map(); // id -> Card, in the order shown
   #kept = new Map(); // cards that went out of the results: while words are typed, pictures come and go
   #width = 0;
+  #column = null; // of a walk up and down with the arrow keys: the card it came to, and where it began
 
   /** `list`: the <ul>; `onOpen(id)`: a picture was chosen. */
   constructor(list, sources, onOpen) {
@@ -142,13 +143,22 @@ export class Gallery {
     }[event.key];
     if (target === undefined || !cards[target]) return;
     event.preventDefault();
+    const isVertical = event.key === "ArrowDown" || event.key === "ArrowUp";
+    this.#column = isVertical ? { card: cards[target], middle: this.#middle(cards[at]) } : null;
     cards[target].button.focus();
+  }
+
+  // Where a walk up and down goes along: where it began, so that down and up again ends there.
+  #middle(card) {
+    if (this.#column?.card === card) return this.#column.middle;
+    const place = card.element.getBoundingClientRect();
+    return place.left + place.width / 2;
   }
 
   // The card of the next row that lies nearest in the vertical.
   #neighbour(cards, at, direction) {
     const own = cards[at].element.getBoundingClientRect();
-    const middle = own.left + own.width / 2;
+    const middle = this.#middle(cards[at]);
     let best = -1;
     let rowTop = null;
     let bestAway = Infinity;

@@ -65,6 +65,9 @@ class RunFinder:
 
     def _member_at(self, position: int) -> Member | None:
         """The appearance that starts at ``position``, with the adverbs that measure it, if any."""
+        word = self.at(position)
+        if word not in self.words.openers and "-" not in word:
+            return None
         start = position
         while position < start + MAX_MODIFIERS and self.at(position) in self.words.degrees:
             position += 1

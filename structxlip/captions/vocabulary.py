@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from importlib import resources
 from typing import Any
 
@@ -42,6 +43,12 @@ class Vocabulary:
     adjective_participles: Words
     compounds: Mapping[str, Words]
     object_endings: Mapping[str, Words]
+
+    @cached_property
+    def openers(self) -> Words:
+        """The words without a hyphen that an appearance can begin with: most words of a caption are none of them."""
+        nouns = self.colour_nouns | self.tints | self.things | self.materials
+        return self.hues | self.shades | self.qualities | self.degrees | nouns
 
 
 def load_vocabulary() -> Vocabulary:

@@ -307,7 +307,9 @@ def test_metrics_count_what_happened(client: httpx.Client, pictures: list[bytes]
 
 def test_unknown_paths_and_methods_are_problems(client: httpx.Client) -> None:
     assert client.get("/nowhere").headers["content-type"].startswith("application/problem+json")
-    assert client.put("/search").status_code == 405
+    not_allowed = client.put("/search")
+    assert (not_allowed.status_code, not_allowed.headers["allow"]) == (405, "POST")
+    assert client.post("/images/a").headers["allow"] == "DELETE, GET, PATCH"
     assert client.get("/healthz").json() == {"status": "ok"}
 
 

@@ -80,7 +80,8 @@ def _check_cover(text: str, chunks: list[Chunk], *, may_skip: frozenset[str]) ->
         covered.update(range(chunk.start_char, chunk.end_char))
     for unit in split_units(text):
         if unit.is_word and unit.lower not in may_skip:
-            assert covered.issuperset(range(unit.start, unit.end)), unit
+            # ".grey-brown": glued to a sign, the parser's tokenizer takes the hyphen for one as well.
+            assert covered.issuperset(at for at in range(unit.start, unit.end) if text[at].isalnum()), unit
 
 
 @given(any_text(), st.integers(1, 10))
