@@ -22,7 +22,10 @@ from structxlip.models import load_encoder
 from tests.service.web.conftest import CHROMIUM, CHROMIUM_ARGUMENTS, add_samples
 from tests.support.server import running_service
 
-WORDS = "a yellow snowman inside an orange square frame, above two purple umbrellas"
+WORDS = (
+    "In the upper middle there is a large orange square frame with a shiny yellow snowman inside. "
+    "Two purple umbrellas in a row are at the bottom."
+)
 MAX_BYTES = 200_000
 SETTLED_MILLISECONDS = 2500
 DESKTOP = {"viewport": {"width": 1280, "height": 800}}
@@ -71,7 +74,7 @@ def _detail(page: Page) -> None:
     page.locator("#words").fill(WORDS)
     page.wait_for_timeout(SETTLED_MILLISECONDS)
     page.locator(".card button").first.click()
-    page.locator(".phrase").first.hover(timeout=120_000)
+    page.locator(".phrase", has_text="snowman").hover(timeout=120_000)
 
 
 def _sketch(page: Page) -> None:
