@@ -154,23 +154,30 @@ def _disc(radius: int) -> Mask:
 
 def _skeleton(mask: Mask) -> Mask:
     """Peel strokes from two sides in turn until nothing comes off without breaking a line."""
-    kept = np.pad(mask, 1)
+    kept = mask.copy()
     while True:
-        before = int(kept.sum())
-        for is_first in (True, False):
-            kept[1:-1, 1:-1][_peel(kept, is_first=is_first)] = 0
-        if int(kept.sum()) == before:
-            return kept[1:-1, 1:-1]
+        num_before = cv2.countNonZero(kept)
+        for stays in _STAYS:
+            ring = cv2.filter2D(kept, cv2.CV_8U, _RING, borderType=cv2.BORDER_CONSTANT)
+            kept &= np.asarray(cv2.LUT(ring, stays), dtype=np.uint8)
+        if cv2.countNonZero(kept) == num_before:
+            return kept
 
 
-def _peel(kept: Mask, *, is_first: bool) -> NDArray[np.bool_]:
-    height, width = kept.shape[0] - 2, kept.shape[1] - 2
-    # The eight neighbours clockwise from the upper one.
-    steps = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))
-    ring = [kept[1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width] for dy, dx in steps]
-    up, _, right, _, down, _, left, _ = ring
-    num_neighbours = sum(part.astype(np.int8) for part in ring)
-    num_rises = sum((ring[i] == 0) & (ring[(i + 1) % 8] == 1) for i in range(8))
+# A bit for each of the eight neighbours, clockwise from the upper one.
+_RING = np.array([[128, 1, 2], [64, 0, 4], [32, 16, 8]], dtype=np.float32)
+
+
+def _comes_off(ring: int, *, is_first: bool) -> bool:
+    """Whether a pixel with these neighbours lies on a rim of the side that is peeled, and is not needed."""
+    is_set = [ring >> place & 1 for place in range(8)]
+    up, _, right, _, down, _, left, _ = is_set
+    num_rises = sum(is_set[place] < is_set[(place + 1) % 8] for place in range(8))
     one, two = (up * right * down, right * down * left) if is_first else (up * right * left, up * down * left)
-    is_rim = (num_neighbours >= 2) & (num_neighbours <= 6) & (num_rises == 1) & (one == 0) & (two == 0)
-    return np.asarray((kept[1:-1, 1:-1] == 1) & is_rim, dtype=np.bool_)
+    return 2 <= sum(is_set) <= 6 and num_rises == 1 and not one and not two
+
+
+_STAYS = tuple(
+    np.array([not _comes_off(ring, is_first=is_first) for ring in range(256)], dtype=np.uint8)
+    for is_first in (True, False)
+)
