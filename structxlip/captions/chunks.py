@@ -8,6 +8,7 @@ order, and a cap samples them evenly over all of it.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -176,8 +177,11 @@ def _chunk(text: str, start: int, end: int) -> Chunk:
 
 def _phrase_chunks(text: str, doc: Doc) -> list[Chunk]:
     found: list[Chunk] = []
+    all_words = list(_WORD.finditer(text))
+    starts = [word.start() for word in all_words]
     for start, end in _stretches(doc):
-        words = list(_WORD.finditer(text, start, end))
+        # A word belongs to the stretch that it begins in: the parser's tokens, and its sentences, may end within one.
+        words = all_words[bisect_left(starts, start) : bisect_left(starts, end)]
         while words and words[0].group().lower() in _HANGING:
             words.pop(0)
         if words:
