@@ -170,7 +170,7 @@ def _connect(url: str) -> HTTPConnection:
     return HTTPConnection(parts.hostname or "", parts.port, timeout=60)
 
 
-def _bare_index(collection: LocalCollection, dimension: int, num: int) -> tuple[faiss.IndexFlatIP, NDArray[np.float32]]:
+def _bare_index(collection: LocalCollection, dimension: int, num: int) -> faiss.IndexFlatIP:
     index = faiss.IndexFlatIP(2 * dimension)
     index.add(np.stack([np.concatenate(collection.vectors(f"v{number}") or ()) for number in range(num)]))
     return index

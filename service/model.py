@@ -7,9 +7,9 @@ import threading
 import structlog
 
 from service.settings import Settings
-from structxlip.backends.selection import Execution, check_execution, select_towers
+from structxlip.backends.selection import Execution, check_execution
 from structxlip.encoder import TwoViewEncoder
-from structxlip.models import load_encoder, model_folder
+from structxlip.models import load_encoder, resolve_device, run_as
 
 logger = structlog.get_logger(__name__)
 
@@ -29,8 +29,8 @@ def load_model_for_quick_start(settings: Settings) -> tuple[TwoViewEncoder, Back
     Raises:
         ModelError: If it cannot be loaded, or the backend asked for is not there.
     """
+    check_execution(_execution(settings), device=resolve_device(settings.device))
     encoder = load_encoder(settings.model, device=settings.device)
-    check_execution(_execution(settings), device=encoder.device)
     return encoder, BackendChange(encoder, settings)
 
 
@@ -65,8 +65,7 @@ class BackendChange:
 
     def _run(self) -> None:
         try:
-            folder = model_folder(self._settings.model)
-            self._encoder.run_on(select_towers(self._encoder, _execution(self._settings), folder=folder))
+            run_as(self._encoder, self._settings.model, _execution(self._settings))
         except Exception:
             # Whatever it is: torch serves, and goes on.
             logger.exception("backend_change_failed")

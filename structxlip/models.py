@@ -92,8 +92,18 @@ def load_encoder(name: str, *, device: str = "auto", execution: Execution | None
     else:
         encoder = load_plain_model(name, device=device)
     if execution is not None:
-        encoder.run_on(select_towers(encoder, execution, folder=model_folder(name)))
+        run_as(encoder, name, execution)
     return encoder
+
+
+def run_as(encoder: TwoViewEncoder, name: str, execution: Execution) -> None:
+    """Let an encoder that `load_encoder` made from this name run as asked, from now on.
+
+    Raises:
+        ConfigError: If the backend asked for does not run on the device.
+        ModelUnavailableError: If it is not installed.
+    """
+    encoder.run_on(select_towers(encoder, execution, folder=model_folder(name)))
 
 
 def model_folder(name: str) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -181,4 +182,5 @@ def _edge_branch(config: dict[str, Any]) -> EdgeBranchConfig:
     try:
         return EdgeBranchConfig(**config)
     except TypeError as error:
-        raise TrainingConfigError(f"model.edge_branch: {error}; it has kind, width, grid, features and norm") from error
+        known = ", ".join(field.name for field in fields(EdgeBranchConfig))
+        raise TrainingConfigError(f"model.edge_branch: {error}; it has {known}") from error

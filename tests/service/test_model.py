@@ -80,7 +80,7 @@ def test_a_change_of_backend_that_fails_leaves_torch_serving(
     def fail(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("service.model.select_towers", fail)
+    monkeypatch.setattr("structxlip.models.select_towers", fail)
     encoder, change = load_model_for_quick_start(settings.model_copy(update={"device": "cpu"}))
     change.start()
     change.wait()
