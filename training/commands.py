@@ -181,6 +181,10 @@ def _ranks() -> Iterator[Ranks]:
     import torch
     import torch.distributed as dist
 
+    # Its functions have the group of the moment as a default value. Imported later (open_clip does), they would keep
+    # ours, and gloo's threads with it, until the interpreter is gone: which sometimes aborts the process.
+    import torch.distributed.nn
+
     from structxlip.gather import Ranks
 
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:

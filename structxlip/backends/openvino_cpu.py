@@ -153,10 +153,8 @@ def _convert(
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    with torch.no_grad(), warnings.catch_warnings():
-        # torch calls its tracing deprecated, and tells of each shape that it reads as a number. The result is
-        # checked against the modules before it is used, at other sizes than it was traced with.
-        warnings.simplefilter("ignore")
+    _silence_tracing()
+    with torch.no_grad():
         decoder = TorchScriptPythonDecoder(
             _Traceable(function, part).eval(), example_input=example, trace_kwargs={"check_trace": False}
         )
@@ -165,6 +163,18 @@ def _convert(
         model = frontend.convert(frontend.load(decoder))
     model.reshape({0: runtime.PartialShape(shape)})
     return model
+
+
+def _silence_tracing() -> None:
+    """Keep what torch says about tracing from whoever watches this process's warnings.
+
+    It calls its tracing deprecated, and tells of each shape that it reads as a number; the result is checked against
+    the modules before it is used, at other sizes than it was traced with. The filters stay once they are there:
+    `warnings.catch_warnings` is not for threads, and a service converts while it answers.
+    """
+    warnings.filterwarnings("ignore", message=r"`torch\.jit\.trace", category=FutureWarning)
+    for told in ("in the trace", "might cause the trace to be incorrect"):
+        warnings.filterwarnings("ignore", message=f".*{told}")
 
 
 def _runtime() -> Any:

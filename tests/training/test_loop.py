@@ -202,6 +202,27 @@ def test_processes_of_torchrun_make_the_steps_of_one_process(tmp_path: Path, num
         assert [row[name] for row in several] == pytest.approx([row[name] for row in one], rel=1e-3), name
 
 
+def test_nothing_of_the_group_of_processes_outlives_a_run(tmp_path: Path) -> None:
+    # A thread of gloo that is still there while the interpreter goes sometimes aborts it.
+    script = tmp_path / "look.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "import torch\n"
+        "from training.commands import _ranks\n"
+        "with _ranks() as ranks:\n"
+        "    import training.loop\n"
+        "    assert ranks.sum(torch.ones(1)) == 2\n"
+        "names = {path.read_text().strip() for path in Path('/proc/self/task').glob('*/comm')}\n"
+        "print(' '.join([*names, 'end']), flush=True)\n"
+    )
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(launcher, env=environment, text=True, capture_output=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("end") == 2
+    assert "gloo" not in done.stdout
+
+
 def test_a_batch_that_four_processes_cannot_share_is_refused(tmp_path: Path) -> None:
     from structxlip.gather import Ranks
 

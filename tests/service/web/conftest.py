@@ -138,18 +138,18 @@ def shown_ids(page: Page) -> list[str]:
 
 def wait_for_ids(page: Page, ids: list[str]) -> None:
     """Wait until the gallery shows these pictures in this order."""
-    _wait_until(page, lambda: shown_ids(page) == ids)
-    assert shown_ids(page) == ids
+    wait_until(page, lambda: shown_ids(page) == ids)
 
 
 def wait_for_other_ids(page: Page, ids: list[str]) -> None:
     """Wait until the gallery no longer shows these pictures in this order."""
-    _wait_until(page, lambda: shown_ids(page) != ids)
-    assert shown_ids(page) != ids
+    wait_until(page, lambda: shown_ids(page) != ids)
 
 
 # Looked at from here: the page's policy lets no script of playwright's wait within the page.
-def _wait_until(page: Page, holds: Callable[[], bool]) -> None:
+def wait_until(page: Page, holds: Callable[[], bool]) -> None:
+    """Wait until something holds of the page; fail when it does not in time."""
     end = time.monotonic() + PATIENCE_MILLISECONDS / 1000
-    while not holds() and time.monotonic() < end:
+    while not holds():
+        assert time.monotonic() < end, f"not so after {PATIENCE_MILLISECONDS} ms; the page shows {shown_ids(page)}"
         page.wait_for_timeout(50)

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 from service.security import KeyStore, create_key
 from service.settings import Settings
 from structxlip.encoder import TwoViewEncoder
-from tests.service.web.conftest import SAMPLES, add_samples, shown_ids, watched_page
+from tests.service.web.conftest import SAMPLES, add_samples, shown_ids, wait_until, watched_page
 from tests.support.server import running_service
 
 
@@ -180,7 +180,7 @@ def test_a_key_is_asked_for_and_kept(
         expect(page.locator(".card")).to_have_count(40)
         picture = page.locator(".card-picture").first
         expect(picture).to_have_js_property("complete", True)
-        assert picture.evaluate("image => image.naturalWidth") > 0
+        wait_until(page, lambda: picture.evaluate("image => image.naturalWidth") > 0)
         page.locator("#words").fill("a boat")
         expect(page.locator("#status")).to_have_text(re.compile("best first"))
         page.reload()  # this tab keeps the key

@@ -92,8 +92,9 @@ def test_the_slider_reranks_while_it_moves(page: Page, api: httpx.Client) -> Non
     wait_for_ids(page, _found(api, text=WORDS))
 
 
-def test_a_picture_stays_the_same_element_when_results_change(page: Page) -> None:
+def test_a_picture_stays_the_same_element_when_results_change(page: Page, api: httpx.Client) -> None:
     _type(page, WORDS)
+    wait_for_ids(page, _found(api, text=WORDS))
     first = page.locator(".card").first
     name = first.get_attribute("data-id")
     first.evaluate("element => { element.isTheSame = true; }")
@@ -138,7 +139,7 @@ def test_hover_and_focus_show_the_edge_map(page: Page) -> None:
     assert card.locator(".card-edges").evaluate("element => getComputedStyle(element).opacity") == "0"
     card.hover()
     expect(card.locator(".card-edges")).to_have_css("opacity", "1")
-    assert card.locator(".card-edges").evaluate("element => element.naturalWidth") == 128
+    expect(card.locator(".card-edges")).to_have_js_property("naturalWidth", 128)
     page.mouse.move(5, 5)
     expect(card.locator(".card-edges")).to_have_css("opacity", "0")
     page.locator("#show-edges").focus()

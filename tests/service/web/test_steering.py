@@ -15,6 +15,7 @@ from tests.service.web.conftest import (
     shown_ids,
     wait_for_ids,
     wait_for_other_ids,
+    wait_until,
     watched_page,
 )
 
@@ -70,11 +71,11 @@ def test_a_drawing_is_searched_and_can_be_undone(page: Page) -> None:
     after_one = shown_ids(page)
     with page.expect_response("**/search"):
         _draw(page, [(0.5 + 0.1 * math.cos(t), 0.2 + 0.1 * math.sin(t)) for t in (n * 0.7 for n in range(10))])
-    assert _strokes(page) == 2
+    wait_until(page, lambda: _strokes(page) == 2)
     assert _ink(page) > one_stroke
     page.locator("#sketch-undo").click()
     expect(page.locator(".card").first).to_have_attribute("data-id", after_one[0])
-    assert _strokes(page) == 1
+    wait_until(page, lambda: _strokes(page) == 1)
     assert _ink(page) == one_stroke
     page.keyboard.press("Escape")
     expect(page.locator("#sketch")).to_be_hidden()
@@ -125,7 +126,7 @@ def test_finger_and_pen_draw(page: Page, kind: str) -> None:
         kind,
     )
     expect(page.locator("#status")).to_have_text(re.compile("best first"))
-    assert _strokes(page) == 1
+    wait_until(page, lambda: _strokes(page) == 1)
     assert page.locator("#sketch-canvas").evaluate("element => getComputedStyle(element).touchAction") == "none"
 
 
@@ -138,7 +139,7 @@ def test_the_keyboard_draws_too(page: Page) -> None:
         page.keyboard.press(key)
     page.keyboard.press("Space")
     expect(page.locator("#status")).to_have_text(re.compile("best first"))
-    assert _strokes(page) == 1
+    wait_until(page, lambda: _strokes(page) == 1)
     page.keyboard.press("Control+z")
     expect(page.locator("#status")).to_have_text("60 pictures, newest first")
 
