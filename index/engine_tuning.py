@@ -5,8 +5,9 @@ Queries are stored vectors, weighted the way searches weight them: ``[(1 - w) v 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,23 +85,45 @@ def tune(
         return 1.0
     queries = mixed_queries(source, num_stored, seed)
     tenths = tenth_scores(queries, source)
+    ladder = ladder_of(engine)
     reached = 0.0
-    for step in _steps(engine):
-        step()
+    for value in ladder.values or (0,):
+        ladder.set_on(engine, value)
         reached = recall(queries, tenths, find_candidates(engine, queries, over_fetch), source)
         if reached >= target:
             break
     return reached
 
 
-def _steps(engine: Engine) -> list[Callable[[], None]]:
-    """List the settings to try, cheapest first."""
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """The values of the parameter that trades time for recall, cheapest first; an exact engine has none."""
+
+    name: str = ""
+    values: tuple[int, ...] = ()
+
+    def set_on(self, engine: Engine, value: int) -> None:
+        """Set the parameter; an engine may answer searches meanwhile."""
+        if self.name:
+            setattr(engine, self.name, value)
+
+    def above(self, engine: Engine) -> tuple[int, ...]:
+        """Return the values that look further than the engine does now."""
+        return tuple(value for value in self.values if value > engine.parameters[self.name])
+
+
+def ladder_of(engine: Engine) -> Ladder:
+    """Return what there is to tune about an engine."""
     match engine.kind:
         case EngineKind.HNSW:
-            return [partial(setattr, engine, "ef_search", 2**power) for power in range(4, 12)]
+            return Ladder("ef_search", _steps(16, 2048))
         case EngineKind.IVF_SQ8 | EngineKind.GPU_IVF_SQ8:
-            num_lists = int(engine.parameters["nlist"])
-            values = sorted({min(2**power, num_lists) for power in range(num_lists.bit_length() + 1)})
-            return [partial(setattr, engine, "nprobe", value) for value in values]
+            return Ladder("nprobe", _steps(1, int(engine.parameters["nlist"])))
         case _:
-            return [lambda: None]
+            return Ladder()
+
+
+def _steps(first: int, last: int) -> tuple[int, ...]:
+    """Go from the first value to the last in steps of about 1.4: what lies beyond the target costs every search."""
+    num_steps = math.ceil(2 * math.log2(last / first)) if last > first else 0
+    return tuple(sorted({min(last, round(first * 2 ** (step / 2))) for step in range(num_steps + 1)}))

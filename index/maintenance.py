@@ -12,7 +12,7 @@ from index.catalogue import Catalogue, CatalogueReader
 from index.engine import Engine, EngineKind, EngineState
 from index.engine_building import EngineBuilder
 from index.engine_choice import Machine, choose_engine
-from index.engine_tuning import find_candidates, mixed_queries, recall, tenth_scores, tune
+from index.engine_tuning import find_candidates, ladder_of, mixed_queries, recall, tenth_scores, tune
 from index.errors import CollectionClosedError, CollectionError, SnapshotError
 from index.live_index import LiveIndex
 from index.settings import LocalSettings
@@ -238,7 +238,37 @@ class Maintenance:
         period = self._settings.self_check_seconds
         if period > 0 and time.monotonic() - self._check_time >= period and self._live.num_images:
             self._check_time = time.monotonic()
-            self.self_check()
+            if self.self_check() < self._settings.recall_target:
+                self._look_further()
+
+    def _look_further(self) -> None:
+        """Raise the live engine's parameter until it reaches the target; searches and writes go on meanwhile."""
+        settings = self._settings
+        with self._live.view() as view:
+            if view.engine.is_exact:
+                return
+            queries = mixed_queries(view.reader, settings.num_tuning_queries, seed=int(time.time()))
+            ladder = ladder_of(view.engine)
+            values = (int(view.engine.parameters[ladder.name]), *ladder.above(view.engine))
+            view.release()
+            self._doing("tuning", 0.95)
+            tenths = tenth_scores(queries, view.reader)
+        for value in values:
+            with self._live.view() as view:
+                ladder.set_on(view.engine, value)
+                candidates = find_candidates(view.engine, queries, settings.over_fetch)
+                view.release()
+                self.self_check_recall = recall(queries, tenths, candidates, view.reader)
+            if self.self_check_recall >= settings.recall_target:
+                break
+        self._done()
+        _logger.info(
+            "looked again with %d queries: recall %.3f at %s %d",
+            len(queries),
+            self.self_check_recall,
+            ladder.name,
+            value,
+        )
 
     def _doing(self, activity: str, progress: float = 0.0) -> None:
         self.activity, self.progress = activity, progress

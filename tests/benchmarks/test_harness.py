@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import add_throughput, encoders, restart, results, search_overhead, search_under_import
+from benchmarks import add_throughput, encoders, engines, restart, results, search_overhead, search_under_import
+from index.engine import EngineKind
 from tests.support.plain_pictures import plain_jpegs
 from tests.support.tiny_open_clip import write_tiny_open_clip
 
@@ -50,6 +51,26 @@ def test_searches_are_measured_with_and_without_an_import(model: str) -> None:
     figures = search_under_import.measure(model, files, seconds=1.0, rate=4.0, rounds=1)
     assert figures["searches"]["by_picture"] > 0
     assert figures["ratios"]["import"] > 0
+
+
+@pytest.mark.slow
+def test_engines_are_compared_at_equal_recall() -> None:
+    real = engines.real_vectors("scenes-tiny", None, 40)
+    figures = engines.measure(
+        real,
+        num=1500,
+        width=24,
+        num_queries=8,
+        rounds=1,
+        target=0.9,
+        ours=[EngineKind.IVF_SQ8],
+        theirs=["IVF{lists},Flat", "IVF8,PQ12x4fs,RFlat"],
+    )
+    contestants = figures["contestants"]
+    assert set(contestants) == {"exact", "ours_ivf_sq8", "faiss_IVF32,Flat", "faiss_IVF8,PQ12x4fs,RFlat"}
+    assert contestants["exact"]["recall_at_10"]["all"] == 1.0
+    assert all(each["recall_at_10"]["all"] >= 0.85 for each in contestants.values())
+    assert all(each["queries_a_second"] > 0 for each in contestants.values())
 
 
 def test_a_result_says_where_it_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from index.catalogue import Matrix, Numbers
 from index.engine import Engine, EngineKind
 from index.engine_building import EngineBuilder, num_lists
 from index.engine_choice import Machine, choose_engine, look_at_machine
+from index.engine_ivf import IvfSq8Engine
 from index.engine_tuning import find_candidates, mixed_queries, recall, tenth_scores, tune
 from index.settings import LocalSettings
 from tests.index.builders import QUIET, open_local, picture, query_vector, shown, wait_until
@@ -252,6 +253,23 @@ def test_self_checks_run_by_themselves(folder: Path) -> None:
         assert collection.status().self_check_recall is None
         collection.add([picture(f"p{i:03d}", i) for i in range(30)])
         wait_until(lambda: collection.status().self_check_recall == 1.0)
+
+
+def test_an_engine_that_finds_too_little_looks_further(folder: Path) -> None:
+    settings = replace(QUIET, engine="ivf_sq8", over_fetch=1, retrain_growth=1e9, self_check_seconds=3600)
+    with open_local(folder / "c", settings) as collection:
+        collection.add([picture(f"p{i:03d}", i) for i in range(600)])
+        collection._maintenance._rebuild()
+        engine = collection._live._engine
+        assert isinstance(engine, IvfSq8Engine)
+        assert engine.parameters["nlist"] > 8
+        engine.nprobe = 1  # as if pictures of another kind had come, which other lists hold
+        assert collection.self_check() < 0.9
+        collection._maintenance._check_time -= 3600
+        wait_until(lambda: engine.nprobe > 1 and collection.status().activity is None)
+        recall_now = collection.status().self_check_recall
+        assert recall_now is not None
+        assert recall_now >= settings.recall_target
 
 
 def test_an_engine_that_fails_is_made_anew_from_the_catalogue(

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from structxlip.checkpoint import read_checkpoint_config
 from structxlip.models import BUNDLED
-from tests.service.web.conftest import SAMPLES, samples, shown_ids, wait_for_ids, watched_page
+from tests.service.web.conftest import SAMPLES, samples, shown_ids, wait_for_ids, wait_until, watched_page
 
 WORDS = "a yellow snowman inside an orange square frame"
 MODELS_OWN_PERCENT = round(100 * read_checkpoint_config(BUNDLED / "scenes-tiny").default_structure_weight)
@@ -45,6 +45,13 @@ def _type(page: Page, words: str) -> None:
     expect(page.locator("#status")).to_have_text(re.compile("best first"))
 
 
+def _shown_share(card: Locator, view: str) -> float:
+    """Return how much of a card's bar a view fills, 0 to 1."""
+    style = card.locator(f".split-part.{view}").get_attribute("style")
+    assert style is not None
+    return float(re.findall(r"width: ([\d.]+)%", style)[0]) / 100
+
+
 def test_words_are_searched_while_they_are_typed(page: Page, api: httpx.Client) -> None:
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url) if request.url.endswith("/search") else None)
@@ -61,9 +68,8 @@ def test_each_picture_shows_both_parts_of_its_score(page: Page, api: httpx.Clien
     card = page.locator(".card").first
     for view, share in (("appearance", 1 - weight), ("structure", weight)):
         part = max(0.0, share * best["scores"][view] / best["score"])
-        style = card.locator(f".split-part.{view}").get_attribute("style")
-        assert style is not None
-        assert float(re.findall(r"width: ([\d.]+)%", style)[0]) == pytest.approx(100 * min(1, part), abs=0.01)
+        # The same pictures may be there a moment before, from the words up to the last letter.
+        wait_until(page, lambda part=part, view=view: _shown_share(card, view) == pytest.approx(min(1, part), abs=1e-4))
     spoken = f"score {best['score']:.2f}, appearance {best['scores']['appearance']:.2f}"
     expect(card.get_by_role("button")).to_contain_text(spoken)
 

@@ -1,0 +1,299 @@
+"""Our approximate engines against FAISS tuned by hand, over the same vectors and queries.
+
+    python -m benchmarks.engines --num 100000
+
+Stored vectors are real ones, perturbed: rendered scenes embedded by the packaged model (or the pictures of a folder by
+another one), turned into `--width` dimensions a view; each stored vector lies between two of them with noise added.
+Queries are perturbed in the same way, are stored nowhere, and ask with structure weights 0, 0.5 and 1.
+
+Ours is what a collection runs: an engine built and tuned by `index` (which never sees these queries), more candidates
+than wanted, and exact scores of them. FAISS is bare: each index type with every parameter, the fastest that reaches
+the recall on these very queries. Both answer one query at a time with the same threads, in alternation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.results import alternate, write_result
+from benchmarks.stored_vectors import unit
+from index.catalogue import Matrix, Numbers
+from index.engine import Engine, EngineKind
+from index.engine_building import EngineBuilder
+from index.engine_tuning import NUM_NEIGHBOURS, STRUCTURE_WEIGHTS, tune
+from index.scoring import exact_scores
+from index.settings import LocalSettings
+
+_BATCH = 8192
+Search = Callable[[NDArray[np.float32]], Numbers]
+
+
+def main() -> None:
+    """Measure and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--num", type=int, default=100_000)
+    parser.add_argument("--width", type=int, default=256, help="dimensions of a view")
+    parser.add_argument("--model", default="scenes-tiny")
+    parser.add_argument("--pictures", type=Path, help="a folder of pictures to embed; default: rendered scenes")
+    parser.add_argument("--num-real", type=int, default=2000, help="vectors that the others are made of")
+    parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--recall", type=float, default=0.98)
+    parser.add_argument("--ours", nargs="+", default=["ivf_sq8", "hnsw"], choices=["ivf_sq8", "hnsw"])
+    parser.add_argument("--faiss", nargs="+", default=["IVF{lists},Flat", "IVF{lists},SQ8", "HNSW32,Flat"])
+    parser.add_argument("--name", default="engines")
+    arguments = parser.parse_args()
+    real = real_vectors(arguments.model, arguments.pictures, arguments.num_real)
+    figures = measure(
+        real,
+        num=arguments.num,
+        width=arguments.width,
+        num_queries=arguments.queries,
+        rounds=arguments.rounds,
+        target=arguments.recall,
+        ours=[EngineKind(kind) for kind in arguments.ours],
+        theirs=arguments.faiss,
+    )
+    write_result(arguments.name, figures, arguments=vars(arguments))
+
+
+def measure(
+    real: Matrix,
+    *,
+    num: int,
+    width: int,
+    num_queries: int,
+    rounds: int,
+    target: float,
+    ours: Sequence[EngineKind],
+    theirs: Sequence[str],
+) -> dict[str, Any]:
+    """Return queries a second, recall and building time of each contestant, and what an exact scan does."""
+    stored = perturbed(real, num, width, seed=1)
+    asked = perturbed(real, num_queries, width, seed=2)
+    queries = np.concatenate([_weighted(asked, weight) for weight in STRUCTURE_WEIGHTS])
+    tenths = _tenth_scores(queries, stored)
+    exact = faiss.IndexFlatIP(stored.shape[1])
+    exact.add(stored)
+    contestants = {"exact": _Contestant("exact scan", _bare(exact), seconds=0.0, parameters={})}
+    for kind in ours:
+        contestants[f"ours_{kind}"] = _ours(kind, stored, target)
+    for spec in theirs:
+        name = spec.replace("{lists}", str(_num_lists(num)))
+        contestants[f"faiss_{name}"] = _tuned_by_hand(name, stored, queries, tenths, target)
+    rates = alternate(
+        rounds,
+        **{
+            name: lambda contestant=each: _queries_a_second(contestant.search, queries)
+            for name, each in contestants.items()
+        },
+    )
+    figures = {
+        name: {
+            "queries_a_second": round(float(np.median(rates[name])), 1),
+            "rounds": [round(rate, 1) for rate in rates[name]],
+            "recall_at_10": {
+                "all": round(_recall(each.search, queries, tenths, stored), 4),
+                **{
+                    f"weight {weight}": round(_recall(each.search, part, part_tenths, stored), 4)
+                    for weight, part, part_tenths in zip(
+                        STRUCTURE_WEIGHTS, np.split(queries, 3), np.split(tenths, 3), strict=True
+                    )
+                },
+            },
+            "build_seconds": round(each.seconds, 1),
+            "parameters": each.parameters,
+        }
+        for name, each in contestants.items()
+    }
+    return {"threads": faiss.omp_get_max_threads(), "width": stored.shape[1], "num": num, "contestants": figures}
+
+
+def real_vectors(model: str, pictures: Path | None, num: int) -> Matrix:
+    """Embed pictures with both views; shape ``(num, 2 D)``."""
+    from PIL import Image
+
+    from structxlip.backends.selection import Execution
+    from structxlip.models import load_encoder
+    from training.scenes.dataset import SceneDataset
+
+    encoder = load_encoder(model, device="cpu", execution=Execution("auto"))
+    if pictures is None:
+        scenes = SceneDataset("test", num)
+        arrays: Iterator[NDArray[np.uint8]] = (scenes[index].rgb for index in range(num))
+    else:
+        paths = sorted(path for path in pictures.rglob("*") if path.suffix.lower() in {".jpg", ".png"})[:num]
+        arrays = (np.asarray(Image.open(path).convert("RGB")) for path in paths)
+    rows: list[Matrix] = []
+    batch = []
+    for array in arrays:
+        batch.append(encoder.prepare_image(array))
+        if len(batch) == 32:
+            rows.append(_pairs(encoder.encode_images(batch)))
+            batch = []
+    if batch:
+        rows.append(_pairs(encoder.encode_images(batch)))
+    return np.concatenate(rows)
+
+
+def perturbed(real: Matrix, num: int, width: int, seed: int) -> Matrix:
+    """Return rows between two real ones, turned into ``width`` dimensions a view, with noise; ``(num, 2 width)``."""
+    chance = np.random.default_rng(seed)
+    halves = np.split(real, 2, axis=1)
+    depth = halves[0].shape[1]
+    # The same turn for stored vectors and queries: from a seed of its own.
+    turns = [np.linalg.qr(np.random.default_rng(view).standard_normal((max(width, depth),) * 2))[0] for view in (0, 1)]
+    rows = np.empty((num, 2 * width), dtype=np.float32)
+    for start in range(0, num, _BATCH):
+        size = min(_BATCH, num - start)
+        first, second = (chance.integers(0, len(real), size) for _ in range(2))
+        share = chance.uniform(0.5, 1, (size, 1))
+        for view, (half, turn) in enumerate(zip(halves, turns, strict=True)):
+            mixed = unit(share * half[first] + (1 - share) * half[second]) @ turn[:depth, :width]
+            noise = unit(chance.standard_normal((size, width)))
+            rows[start : start + size, view * width : (view + 1) * width] = unit(mixed + 0.3 * noise)
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Contestant:
+    name: str
+    search: Search
+    seconds: float
+    parameters: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Vectors in memory as a source for `index`."""
+
+    rows: Matrix
+
+    def numbers(self) -> Numbers:
+        return np.arange(len(self.rows), dtype=np.int64)
+
+    def pairs(self, numbers: list[int]) -> tuple[Numbers, Matrix]:
+        wanted = np.array(numbers, dtype=np.int64)
+        return wanted, self.rows[wanted]
+
+    def all_pairs(self) -> Iterator[tuple[Numbers, Matrix]]:
+        for start in range(0, len(self.rows), _BATCH):
+            part = self.rows[start : start + _BATCH]
+            yield np.arange(start, start + len(part), dtype=np.int64), part
+
+
+def _ours(kind: EngineKind, stored: Matrix, target: float) -> _Contestant:
+    settings = LocalSettings(recall_target=target)
+    source = _Rows(stored)
+    started = time.perf_counter()
+    engine: Engine = EngineBuilder(stored.shape[1], settings).build(kind, source, lambda _: None)
+    tune(
+        engine,
+        source,
+        target=settings.recall_target,
+        num_stored=settings.num_tuning_queries,
+        over_fetch=settings.over_fetch,
+    )
+    seconds = time.perf_counter() - started
+    num_candidates = settings.over_fetch * NUM_NEIGHBOURS + 16
+
+    def search(query: NDArray[np.float32]) -> Numbers:
+        numbers = engine.search(query, num_candidates).numbers
+        scores = exact_scores(query, stored[numbers])
+        best: Numbers = numbers[np.argsort(-scores, kind="stable")[:NUM_NEIGHBOURS]]
+        return best
+
+    return _Contestant(f"ours {kind}", search, seconds, dict(engine.parameters))
+
+
+def _bare(index: Any) -> Search:
+    def search(query: NDArray[np.float32]) -> Numbers:
+        found: Numbers = index.search(query[None], NUM_NEIGHBOURS)[1][0]
+        return found
+
+    return search
+
+
+def _tuned_by_hand(
+    spec: str, stored: Matrix, queries: Matrix, tenths: NDArray[np.float32], target: float
+) -> _Contestant:
+    started = time.perf_counter()
+    index = faiss.index_factory(stored.shape[1], spec, faiss.METRIC_INNER_PRODUCT)
+    sample = np.random.default_rng(0).choice(len(stored), size=min(len(stored), 200_000), replace=False)
+    index.train(stored[np.sort(sample)])
+    index.add(stored)
+    seconds = time.perf_counter() - started
+    space = faiss.ParameterSpace()
+    best: tuple[float, str] | None = None
+    for setting in _settings(spec):
+        space.set_index_parameters(index, setting)
+        if _recall(_bare(index), queries, tenths, stored) < target:
+            continue
+        rate = _queries_a_second(_bare(index), queries)
+        if best is None or rate > best[0]:
+            best = (rate, setting)
+    setting = best[1] if best else _settings(spec)[-1]
+    space.set_index_parameters(index, setting)
+    parameters = {name: float(value) for name, _, value in (part.partition("=") for part in setting.split(","))}
+    return _Contestant(spec, _bare(index), seconds, parameters)
+
+
+def _settings(spec: str) -> list[str]:
+    """List the parameters to try: a fine ladder, cheapest first; two of them where a second stage refines."""
+    if spec.startswith("HNSW"):
+        return [f"efSearch={value}" for value in (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)]
+    probes = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256]
+    if "RFlat" in spec:
+        return [f"nprobe={probe},k_factor_rf={factor}" for probe in probes for factor in (2, 4, 8, 16, 32)]
+    return [f"nprobe={probe}" for probe in probes]
+
+
+def _num_lists(num: int) -> int:
+    """Return the power of two next to ``4 sqrt(num)``, as FAISS's own guide has it."""
+    return int(2 ** round(np.log2(max(1.0, min(4 * num**0.5, num / 39)))))
+
+
+def _queries_a_second(search: Search, queries: Matrix) -> float:
+    started = time.perf_counter()
+    for query in queries:
+        search(query)
+    return len(queries) / (time.perf_counter() - started)
+
+
+def _recall(search: Search, queries: Matrix, tenths: NDArray[np.float32], stored: Matrix) -> float:
+    found = 0
+    for query, tenth in zip(queries, tenths, strict=True):
+        numbers = search(query)
+        found += int((stored[numbers[numbers >= 0]] @ query >= tenth - 1e-5).sum())
+    return found / (NUM_NEIGHBOURS * len(queries))
+
+
+def _tenth_scores(queries: Matrix, stored: Matrix) -> NDArray[np.float32]:
+    best = np.empty((len(queries), 0), dtype=np.float32)
+    for start in range(0, len(stored), _BATCH):
+        best = np.concatenate([best, queries @ stored[start : start + _BATCH].T], axis=1)
+        best = -np.partition(-best, NUM_NEIGHBOURS - 1, axis=1)[:, :NUM_NEIGHBOURS]
+    lowest: NDArray[np.float32] = best.min(axis=1)
+    return lowest
+
+
+def _weighted(rows: Matrix, weight: float) -> Matrix:
+    half = rows.shape[1] // 2
+    return rows * np.repeat([1 - weight, weight], half).astype(np.float32)
+
+
+def _pairs(rows: Any) -> Matrix:
+    return np.concatenate([rows.appearance, rows.structure], axis=1)
+
+
+if __name__ == "__main__":
+    main()
