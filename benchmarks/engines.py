@@ -48,7 +48,9 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--recall", type=float, default=0.98)
-    parser.add_argument("--ours", nargs="+", default=["ivf_sq8", "hnsw"], choices=["ivf_sq8", "hnsw"])
+    parser.add_argument(
+        "--ours", nargs="+", default=["ivf_sq8", "ivf_pq", "hnsw"], choices=["ivf_sq8", "ivf_pq", "hnsw"]
+    )
     parser.add_argument("--faiss", nargs="+", default=["IVF{lists},Flat", "IVF{lists},SQ8", "HNSW32,Flat"])
     parser.add_argument("--name", default="engines")
     arguments = parser.parse_args()
@@ -204,7 +206,7 @@ def _ours(kind: EngineKind, stored: Matrix, target: float) -> _Contestant:
         over_fetch=settings.over_fetch,
     )
     seconds = time.perf_counter() - started
-    num_candidates = settings.over_fetch * NUM_NEIGHBOURS + 16
+    num_candidates = engine.over_fetch * NUM_NEIGHBOURS + 16
 
     def search(query: NDArray[np.float32]) -> Numbers:
         numbers = engine.search(query, num_candidates).numbers

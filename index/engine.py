@@ -26,6 +26,7 @@ class EngineKind(StrEnum):
     NUMPY = "numpy"
     FLAT = "flat"
     IVF_SQ8 = "ivf_sq8"
+    IVF_PQ = "ivf_pq"
     HNSW = "hnsw"
     GPU_FLAT = "gpu_flat"
     GPU_IVF_SQ8 = "gpu_ivf_sq8"
@@ -59,6 +60,11 @@ class Engine(Protocol):
     @property
     def is_exact(self) -> bool:
         """Its scores are inner products of the stored vectors, up to float32 rounding, and none is missed."""
+        ...
+
+    @property
+    def over_fetch(self) -> int:
+        """Candidates to ask for, for each hit wanted, so that exact scores find the best in spite of its own."""
         ...
 
     @property
@@ -170,6 +176,7 @@ class NumpyEngine:
 
     kind = EngineKind.NUMPY
     is_exact = True
+    over_fetch = 1
     needs_rebuild = False
 
     def __init__(self, table: VectorTable) -> None:

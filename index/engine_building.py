@@ -81,9 +81,11 @@ class EngineBuilder:
             case EngineKind.GPU_FLAT:
                 return engine_gpu.GpuFlatEngine(VectorTable(self.width))
             case _:
-                index = engine_ivf.train_ivf(self._sample(source, num_vectors), num_lists(num_vectors))
-                engine = engine_ivf.IvfSq8Engine(
+                on_host = EngineKind.IVF_SQ8 if kind is EngineKind.GPU_IVF_SQ8 else kind
+                index = engine_ivf.train_ivf(self._sample(source, num_vectors), num_lists(num_vectors), on_host)
+                engine = engine_ivf.IvfEngine(
                     index,
+                    kind=on_host,
                     nprobe=8,
                     num_trained=num_vectors,
                     growth=self.settings.retrain_growth,
@@ -116,8 +118,9 @@ class EngineBuilder:
         if state.kind is EngineKind.HNSW:
             slots = state.arrays["slots"]
             return engine_hnsw.HnswEngine(index, ef_search=_whole(state, "ef_search"), slots=slots)
-        engine = engine_ivf.IvfSq8Engine(
+        engine = engine_ivf.IvfEngine(
             index,
+            kind=EngineKind.IVF_SQ8 if state.kind is EngineKind.GPU_IVF_SQ8 else state.kind,
             nprobe=_whole(state, "nprobe"),
             num_trained=_whole(state, "num_trained"),
             growth=self.settings.retrain_growth,

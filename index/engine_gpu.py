@@ -18,7 +18,7 @@ from index.catalogue import Matrix, Numbers
 from index.collection import Vector
 from index.engine import Candidates, EngineKind, EngineState, VectorTable
 from index.engine_flat import FlatEngine
-from index.engine_ivf import IvfSq8Engine
+from index.engine_ivf import IvfEngine
 
 # Untyped: the stubs that come with FAISS 1.15 contradict the library.
 faiss: Any = importlib.import_module("faiss")
@@ -79,7 +79,7 @@ class GpuIvfEngine:
     kind = EngineKind.GPU_IVF_SQ8
     is_exact = False
 
-    def __init__(self, engine: IvfSq8Engine) -> None:
+    def __init__(self, engine: IvfEngine) -> None:
         """Move the lists of a CPU engine to the GPU; the CPU engine stays the one that adds, removes and is saved."""
         self._host = engine
         self._resources = faiss.StandardGpuResources()
@@ -96,6 +96,11 @@ class GpuIvfEngine:
     def nprobe(self, value: int) -> None:
         self._host.nprobe = value
         self._device.nprobe = value
+
+    @property
+    def over_fetch(self) -> int:
+        """Candidates for each hit wanted."""
+        return self._host.over_fetch
 
     @property
     def parameters(self) -> Mapping[str, float]:

@@ -1,8 +1,9 @@
-"""Approximate search with FAISS: inverted lists of vectors held in 8 bits a number."""
+"""Approximate search with FAISS: inverted lists of vectors held in 8 bits a number, or in 2 (product quantisation)."""
 
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,39 +19,66 @@ from index.engine import Candidates, EngineKind, EngineState
 faiss: Any = importlib.import_module("faiss")
 
 
-def train_ivf(sample: Matrix, num_lists: int) -> Any:
-    """Return an empty FAISS index whose lists are the clusters of a sample."""
+# Of a sub-quantiser: FAISS trains none of 256 centres on fewer rows.
+_MIN_PQ_ROWS = 256
+# By the share of true neighbours among that many times ten candidates: 8 bits round little, 2 bits a lot.
+_OVER_FETCH = {EngineKind.IVF_SQ8: 2, EngineKind.IVF_PQ: 8}
+
+
+def train_ivf(sample: Matrix, num_lists: int, kind: EngineKind = EngineKind.IVF_SQ8) -> Any:
+    """Return an empty FAISS index whose lists are the clusters of a sample.
+
+    Args:
+        sample: Shape ``(N, 2 D)``.
+        num_lists: Clusters.
+        kind: How vectors are held: ``ivf_sq8`` or ``ivf_pq``.
+    """
     width = sample.shape[1]
-    index = faiss.IndexIVFScalarQuantizer(
-        faiss.IndexFlatIP(width), width, num_lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
-    )
+    centres = faiss.IndexFlatIP(width)
+    if kind is EngineKind.IVF_PQ:
+        # No piece spans both views: a query weighs them differently.
+        piece = math.gcd(width // 2, 4)
+        index = faiss.IndexIVFPQ(centres, width, num_lists, width // piece, 8, faiss.METRIC_INNER_PRODUCT)
+        index.pq.cp.min_points_per_centroid = 1
+        index.pq.cp.niter = 10  # of 25; the codes hardly change after, and this is most of the building
+        if len(sample) < _MIN_PQ_ROWS:
+            sample = np.resize(sample, (_MIN_PQ_ROWS, width))
+    else:
+        index = faiss.IndexIVFScalarQuantizer(
+            centres, width, num_lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
+        )
     index.cp.min_points_per_centroid = 1  # small samples are fine in tests; no warning on standard output
     index.train(sample)
     index.set_direct_map_type(faiss.DirectMap.Hashtable)  # removes one vector without reading every list
     return index
 
 
-class IvfSq8Engine:
+class IvfEngine:
     """Inverted lists; ``nprobe`` of them are read for a query."""
 
-    kind = EngineKind.IVF_SQ8
     is_exact = False
 
-    def __init__(self, index: Any, *, nprobe: int, num_trained: int, growth: float, numbers: set[int]) -> None:
+    def __init__(
+        self, index: Any, *, kind: EngineKind, nprobe: int, num_trained: int, growth: float, numbers: set[int]
+    ) -> None:
         """Wrap a trained index.
 
         Args:
             index: A FAISS IVF index with a hash table as direct map.
+            kind: How it holds vectors: ``ivf_sq8`` or ``ivf_pq``.
             nprobe: Lists to read.
             num_trained: Vectors in the collection when the lists were made.
             growth: The lists are due anew when the collection is this many times larger or smaller.
             numbers: What the index already holds.
         """
         self._index = index
+        self.kind = kind
+        self.over_fetch = _OVER_FETCH[kind]
         self.nprobe = nprobe
         self._num_trained = num_trained
         self._growth = growth
         self._held = numbers
+        self._plain: Any = None
 
     @property
     def parameters(self) -> Mapping[str, float]:
@@ -85,11 +113,20 @@ class IvfSq8Engine:
 
     def search(self, query: Vector, k: int, allowed: Numbers | None = None) -> Candidates:
         """Return the best of the lists nearest to the query."""
-        selector = None if allowed is None else faiss.IDSelectorBatch(allowed)
-        parameters = faiss.SearchParametersIVF(nprobe=self.nprobe, sel=selector)
+        if allowed is None:
+            parameters = self._plain_parameters()
+        else:
+            parameters = faiss.SearchParametersIVF(nprobe=self.nprobe, sel=faiss.IDSelectorBatch(allowed))
         scores, numbers = self._index.search(query[None], max(1, min(k, len(self))), params=parameters)
         is_found = numbers[0] >= 0
         return Candidates(numbers[0][is_found], scores[0][is_found])
+
+    def _plain_parameters(self) -> Any:
+        """Return parameters without a selector; making them anew is a part of every search that can be saved."""
+        nprobe, parameters = self.nprobe, self._plain
+        if parameters is None or parameters.nprobe != nprobe:
+            self._plain = parameters = faiss.SearchParametersIVF(nprobe=nprobe)
+        return parameters
 
     def vectors(self, numbers: Numbers) -> Matrix | None:
         """Keeps none exactly."""

@@ -169,7 +169,7 @@ class Maintenance:
         with self._catalogue.read() as reader:
             self._check_lineage(snapshot.lineage, reader)
             num_vectors = reader.count_vectors()
-        wanted = choose_engine(num_vectors, self._settings, self._machine, snapshot.state.kind)
+        wanted = choose_engine(num_vectors, self._builder.width, self._settings, self._machine, snapshot.state.kind)
         engine = self._builder.restore(_as_kind(snapshot.state, wanted, self._machine))
         self._doing("replaying", 0.9)
         if not self._live.install(engine, snapshot.lineage.sequence, verify=True):
@@ -189,7 +189,7 @@ class Maintenance:
 
     def _rebuild_when_due(self) -> None:
         current = self._live.kind
-        wanted = choose_engine(self._live.num_images, self._settings, self._machine, current)
+        wanted = choose_engine(self._live.num_images, self._builder.width, self._settings, self._machine, current)
         if current is not wanted or self._live.needs_rebuild:
             self._rebuild()
             self._done()
@@ -203,7 +203,7 @@ class Maintenance:
             num_vectors = reader.count_vectors()
             if num_vectors:
                 _logger.info("rebuilding the index from %d stored pictures", num_vectors)
-            kind = choose_engine(num_vectors, self._settings, self._machine, self._live.kind)
+            kind = choose_engine(num_vectors, self._builder.width, self._settings, self._machine, self._live.kind)
             engine = self._builder.build(kind, reader, self._report)
             self._tune(engine, reader)
         if not self._live.install(engine, sequence):

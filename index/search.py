@@ -50,7 +50,7 @@ class SearchRequest:
 class SearchPolicy:
     """When to trust the engine; see `index.settings.LocalSettings`."""
 
-    over_fetch: int
+    over_fetch: int | None
     exact_filter_limit: int
 
 
@@ -122,7 +122,7 @@ def _from_approximate_engine(
     num_matching: int,
     policy: SearchPolicy,
 ) -> _Ranked:
-    k = policy.over_fetch * (request.num_wanted + _num_seen(request)) + _SLACK
+    k = (policy.over_fetch or engine.over_fetch) * (request.num_wanted + _num_seen(request)) + _SLACK
     candidates = engine.search(request.query, min(k, num_matching), allowed)
     scored = _score(request.query, candidates.numbers, engine, reader)
     ranked = _rank(request, scored, reader)

@@ -12,12 +12,14 @@ class LocalSettings:
 
     Attributes:
         engine: ``auto`` chooses by size and by what is installed; the others are for tests and experts.
-        large_engine: What ``auto`` takes above ``flat_limit``.
+        large_engine: What ``auto`` takes above ``flat_limit``; itself ``auto``, the fastest that fits in memory.
         flat_limit: Pictures up to which search is exact.
         use_gpu: Use a GPU where FAISS finds one.
         recall_target: Share of the exact 10 best that a tuned engine must find among its candidates.
-        num_tuning_queries: Stored vectors that tuning and self-checks search for, each with three structure weights.
-        over_fetch: Candidates taken from an approximate engine for each hit wanted; they are re-scored exactly.
+        num_tuning_queries: Stored vectors near which tuning searches, each with three structure weights; self-checks
+            take a quarter of them.
+        over_fetch: Candidates taken from an approximate engine for each hit wanted, which are re-scored exactly; by
+            default what the engine asks for.
         exact_filter_limit: Where a filter leaves at most this many pictures, all of them are scored exactly.
         retrain_growth: An engine with trained parts is made anew when the collection has grown this many times.
         snapshot_changes: Changes after which a snapshot is due.
@@ -27,13 +29,13 @@ class LocalSettings:
         max_group: Most write requests in one commit.
     """
 
-    engine: Literal["auto", "numpy", "flat", "ivf_sq8", "hnsw"] = "auto"
-    large_engine: Literal["ivf_sq8", "hnsw"] = "ivf_sq8"
-    flat_limit: int = 200_000
+    engine: Literal["auto", "numpy", "flat", "ivf_sq8", "ivf_pq", "hnsw"] = "auto"
+    large_engine: Literal["auto", "ivf_sq8", "ivf_pq", "hnsw"] = "auto"
+    flat_limit: int = 50_000
     use_gpu: bool = True
     recall_target: float = 0.98
-    num_tuning_queries: int = 32
-    over_fetch: int = 4
+    num_tuning_queries: int = 96
+    over_fetch: int | None = None
     exact_filter_limit: int = 2_000
     retrain_growth: float = 2.0
     snapshot_changes: int = 10_000

@@ -80,8 +80,6 @@ class AugmentationConfig:
         drop_phrases: Share of a caption's phrases, as commas and full stops part them, that are left out; each caption
             has a few such versions, which epochs take in turn.
         dropped_from: Whether from the structural text only, or from both.
-        excerpts: Share of the captions, drawn anew for each epoch, of which one or two sentences in a row are told
-            instead of all: who learns from long texts only knows no short ones.
     """
 
     min_crop_area: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -91,7 +89,6 @@ class AugmentationConfig:
     contrast: Share = 0.0
     drop_phrases: Annotated[float, Field(ge=0, lt=1)] = 0.0
     dropped_from: Literal["structural", "both"] = "structural"
-    excerpts: Share = 0.0
 
     @property
     def only_mirrors(self) -> bool:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from training.data.samples import (
     SampleSet,
     augmented,
     boxes_after_resize,
-    excerpt,
     shortened,
     with_sides_swapped,
 )
@@ -156,23 +154,6 @@ def test_a_shorter_text_keeps_whole_phrases_and_at_least_one() -> None:
         assert [phrase for phrase in known if phrase in kept] == kept
     assert shortened("one phrase only", 0.9, 0) == "one phrase only"
     assert shortened(text, 0, 0) == ", ".join(known) + "."
-
-
-def test_an_excerpt_is_one_or_two_whole_sentences_in_a_row() -> None:
-    text = "A boat of 3.5 m lies here. Behind it, hills! Is that a tree? The sky is grey."
-    sentences = ["A boat of 3.5 m lies here.", "Behind it, hills!", "Is that a tree?", "The sky is grey."]
-    pairs = [f"{first} {second}" for first, second in pairwise(sentences)]
-    random = np.random.default_rng(0)
-    assert {excerpt(text, random) for _ in range(200)} == {*sentences, *pairs}
-    assert excerpt("no full stop", random) == "no full stop"
-
-
-def test_a_share_of_the_captions_is_told_in_excerpts_anew_each_epoch(tmp_path: Path) -> None:
-    maker = prepare(tiny_config(tmp_path, data__augmentation={"excerpts": 0.3})).maker
-    text = "A boat. A hill. A tree. A sky."
-    told = [[maker.chosen([text], index, epoch) for index in range(400)] for epoch in (0, 0, 1)]
-    assert told[0] == told[1] != told[2]
-    assert sum(each != text for each in told[0]) / 400 == pytest.approx(0.3, abs=0.07)
 
 
 def test_phrases_are_dropped_from_the_structural_text_or_from_both(tmp_path: Path) -> None:

@@ -150,15 +150,11 @@ class SampleMaker:
         return TextSample(tokens, structural_tokens, spans)
 
     def chosen(self, captions: Sequence[str], index: int, epoch: int) -> str:
-        """Return the caption of an epoch: each of several, at random, or an excerpt of it."""
+        """Return the caption of an epoch: each of several, at random."""
         usable = [caption for caption in captions if caption.strip()]
-        caption = usable[0]
-        if len(usable) > 1:
-            caption = usable[int(np.random.default_rng([self.seed, 1, epoch, index]).integers(len(usable)))]
-        if share := self.augmentation.excerpts:
-            random = np.random.default_rng([self.seed, 4, epoch, index])
-            caption = excerpt(caption, random) if random.random() < share else caption
-        return caption
+        if len(usable) == 1:
+            return usable[0]
+        return usable[int(np.random.default_rng([self.seed, 1, epoch, index]).integers(len(usable)))]
 
     def _regions(
         self, pair: RawPair, rgb: NDArray[np.uint8], edges: NDArray[np.uint8]
@@ -255,16 +251,6 @@ def shortened(text: str, share: float, version: int) -> str:
     is_kept = random.random(len(phrases)) >= share
     is_kept[random.integers(len(phrases))] = True
     return ", ".join(phrase for phrase, kept in zip(phrases, is_kept, strict=True) if kept) + "."
-
-
-def excerpt(text: str, random: np.random.Generator) -> str:
-    """Return one or two sentences in a row, drawn at random; the text itself where there are no more."""
-    sentences = [each for each in re.split(r"(?<=[.!?])\s+", text.strip()) if each]
-    wanted = int(random.integers(1, 3))
-    if len(sentences) <= wanted:
-        return text
-    first = int(random.integers(len(sentences) - wanted + 1))
-    return " ".join(sentences[first : first + wanted])
 
 
 def boxes_after_resize(
