@@ -64,6 +64,12 @@ def choose_engine(
     return _fastest_that_fits(num_vectors, width, machine, current)
 
 
+def first_engine(wanted: EngineKind, num_vectors: int, width: int, machine: Machine) -> EngineKind:
+    """Return what to begin with where nothing was saved: an exact scan, which is quick to make, if it fits."""
+    is_slow_to_make = wanted in _LARGE
+    return EngineKind.FLAT if is_slow_to_make and 4 * width * num_vectors <= machine.memory_bytes // 4 else wanted
+
+
 def engine_bytes(kind: EngineKind, num_vectors: int, width: int) -> int:
     """Return about what a large engine takes in memory."""
     match kind:

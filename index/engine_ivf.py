@@ -116,7 +116,8 @@ class IvfEngine:
         if allowed is None:
             parameters = self._plain_parameters()
         else:
-            parameters = faiss.SearchParametersIVF(nprobe=self.nprobe, sel=faiss.IDSelectorBatch(allowed))
+            selector = faiss.IDSelectorBatch(allowed)
+            parameters = faiss.SearchParametersIVF(nprobe=self.nprobe, sel=selector)
         scores, numbers = self._index.search(query[None], max(1, min(k, len(self))), params=parameters)
         is_found = numbers[0] >= 0
         return Candidates(numbers[0][is_found], scores[0][is_found])

@@ -11,7 +11,7 @@ from threading import Event, Lock, Thread
 from index.catalogue import Catalogue, CatalogueReader
 from index.engine import Engine, EngineKind, EngineState
 from index.engine_building import EngineBuilder
-from index.engine_choice import Machine, choose_engine
+from index.engine_choice import Machine, choose_engine, first_engine
 from index.engine_tuning import find_candidates, ladder_of, mixed_queries, recall, tenth_scores, tune
 from index.errors import CollectionClosedError, CollectionError, SnapshotError
 from index.live_index import LiveIndex
@@ -160,7 +160,11 @@ class Maintenance:
             else:
                 self._done()
                 return
-        self._rebuild()
+        # Exact search is ready in a fraction of the time; what is due instead is made while it serves.
+        num_vectors = self._count()
+        wanted = self._wanted(num_vectors, None)
+        is_free = self._settings.engine == "auto"
+        self._rebuild(first_engine(wanted, num_vectors, self._builder.width, self._machine) if is_free else wanted)
         self._done()
 
     def _load_snapshot(self, path: Path) -> None:
@@ -169,7 +173,7 @@ class Maintenance:
         with self._catalogue.read() as reader:
             self._check_lineage(snapshot.lineage, reader)
             num_vectors = reader.count_vectors()
-        wanted = choose_engine(num_vectors, self._builder.width, self._settings, self._machine, snapshot.state.kind)
+        wanted = self._wanted(num_vectors, snapshot.state.kind)
         engine = self._builder.restore(_as_kind(snapshot.state, wanted, self._machine))
         self._doing("replaying", 0.9)
         if not self._live.install(engine, snapshot.lineage.sequence, verify=True):
@@ -189,12 +193,19 @@ class Maintenance:
 
     def _rebuild_when_due(self) -> None:
         current = self._live.kind
-        wanted = choose_engine(self._live.num_images, self._builder.width, self._settings, self._machine, current)
+        wanted = self._wanted(self._live.num_images, current)
         if current is not wanted or self._live.needs_rebuild:
             self._rebuild()
             self._done()
 
-    def _rebuild(self) -> None:
+    def _wanted(self, num_vectors: int, current: EngineKind | None) -> EngineKind:
+        return choose_engine(num_vectors, self._builder.width, self._settings, self._machine, current)
+
+    def _count(self) -> int:
+        with self._catalogue.read() as reader:
+            return reader.count_vectors()
+
+    def _rebuild(self, kind: EngineKind | None = None) -> None:
         """Make an engine from the catalogue while the present one, if any, goes on serving."""
         self._doing("rebuilding")
         started = time.monotonic()
@@ -203,7 +214,7 @@ class Maintenance:
             num_vectors = reader.count_vectors()
             if num_vectors:
                 _logger.info("rebuilding the index from %d stored pictures", num_vectors)
-            kind = choose_engine(num_vectors, self._builder.width, self._settings, self._machine, self._live.kind)
+            kind = kind or self._wanted(num_vectors, self._live.kind)
             engine = self._builder.build(kind, reader, self._report)
             self._tune(engine, reader)
         if not self._live.install(engine, sequence):

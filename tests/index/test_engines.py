@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import logging
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from index.catalogue import Matrix, Numbers
 from index.engine import Engine, EngineKind
 from index.engine_building import EngineBuilder, num_lists
-from index.engine_choice import Machine, choose_engine, engine_bytes, look_at_machine
+from index.engine_choice import Machine, choose_engine, engine_bytes, first_engine, look_at_machine
 from index.engine_ivf import IvfEngine
 from index.engine_tuning import find_candidates, mixed_queries, recall, tenth_scores, tune
 from index.settings import LocalSettings
@@ -224,6 +226,14 @@ def test_the_engine_is_chosen_by_size_and_machine(
     assert choose_engine(num, 512, settings, machine, current) is expected
 
 
+def test_where_nothing_was_saved_an_exact_scan_serves_first_if_it_fits() -> None:
+    assert first_engine(EngineKind.HNSW, 10**6, 512, CPU) is EngineKind.FLAT
+    assert first_engine(EngineKind.IVF_PQ, 2 * 10**6, 512, CPU) is EngineKind.IVF_PQ
+    assert first_engine(EngineKind.FLAT, 100, 512, CPU) is EngineKind.FLAT
+    assert first_engine(EngineKind.GPU_IVF_SQ8, 10**6, 512, GPU) is EngineKind.GPU_IVF_SQ8
+    assert first_engine(EngineKind.NUMPY, 10**6, 512, BARE) is EngineKind.NUMPY
+
+
 @pytest.mark.parametrize("kind", [EngineKind.HNSW, EngineKind.IVF_SQ8, EngineKind.IVF_PQ])
 def test_a_large_engine_takes_about_the_memory_it_is_chosen_by(kind: EngineKind) -> None:
     rows = np.random.default_rng(0).standard_normal((10_000, 256), dtype=np.float32)
@@ -262,6 +272,23 @@ def test_a_growing_collection_changes_its_engine_while_it_is_used(folder: Path, 
     with open_local(folder / "c", settings) as collection:
         assert collection.status().engine == large
         assert shown(collection.search(query_vector(1), limit=10)) == expected
+
+
+def test_without_a_snapshot_an_exact_scan_serves_until_the_large_engine_is_made(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = replace(QUIET, flat_limit=100, large_engine="ivf_sq8", over_fetch=10)
+    with open_local(folder / "c", settings) as collection:
+        collection.add([picture(f"p{i:03d}", i) for i in range(300)])
+        expected = shown(collection.search(query_vector(1), limit=10))
+    shutil.rmtree(folder / "c" / "snapshots")
+    caplog.set_level(logging.INFO, "index.maintenance")
+    with open_local(folder / "c", settings) as collection:
+        assert shown(collection.search(query_vector(1), limit=10)) == expected
+        wait_until(lambda: collection.status().engine == "ivf_sq8" and collection.status().activity is None)
+        assert shown(collection.search(query_vector(1), limit=10)) == expected
+    made = [message for message in caplog.messages if message.startswith("rebuilt the index")]
+    assert [message.split("(")[1].split(")")[0] for message in made] == ["flat", "ivf_sq8"]
 
 
 def test_lists_are_made_anew_as_the_collection_grows(folder: Path) -> None:
