@@ -29,11 +29,13 @@ from benchmarks.stored_vectors import unit
 from index.catalogue import Matrix, Numbers
 from index.engine import Engine, EngineKind
 from index.engine_building import EngineBuilder
-from index.engine_tuning import NUM_NEIGHBOURS, STRUCTURE_WEIGHTS, tune
+from index.engine_tuning import NUM_NEIGHBOURS, STRUCTURE_WEIGHTS, ladder_of, tune
 from index.scoring import exact_scores
 from index.settings import LocalSettings
 
 _BATCH = 8192
+# Where a curve may end.
+_ENOUGH = 0.995
 Search = Callable[[NDArray[np.float32]], Numbers]
 
 
@@ -86,12 +88,13 @@ def measure(
     tenths = _tenth_scores(queries, stored)
     exact = faiss.IndexFlatIP(stored.shape[1])
     exact.add(stored)
-    contestants = {"exact": _Contestant("exact scan", _bare(exact), seconds=0.0, parameters={})}
+    contestants = {"exact": _Contestant(_bare(exact), seconds=0.0, parameters={}, curve=[])}
+    trial = _Trial(stored, queries, tenths, target)
     for kind in ours:
-        contestants[f"ours_{kind}"] = _ours(kind, stored, target)
+        contestants[f"ours_{kind}"] = _ours(kind, trial)
     for spec in theirs:
         name = spec.replace("{lists}", str(_num_lists(num)))
-        contestants[f"faiss_{name}"] = _tuned_by_hand(name, stored, queries, tenths, target)
+        contestants[f"faiss_{name}"] = _tuned_by_hand(name, trial)
     rates = alternate(
         rounds,
         **{
@@ -114,6 +117,7 @@ def measure(
             },
             "build_seconds": round(each.seconds, 1),
             "parameters": each.parameters,
+            "curve": each.curve,
         }
         for name, each in contestants.items()
     }
@@ -167,11 +171,27 @@ def perturbed(real: Matrix, num: int, width: int, seed: int) -> Matrix:
 
 
 @dataclass(frozen=True, slots=True)
+class _Trial:
+    stored: Matrix
+    queries: Matrix
+    tenths: NDArray[np.float32]
+    target: float
+
+    def point(self, search: Search, value: object) -> dict[str, Any]:
+        """Measure one setting: a point of the curve of recall and speed."""
+        return {
+            "setting": value,
+            "recall_at_10": round(_recall(search, self.queries, self.tenths, self.stored), 4),
+            "queries_a_second": round(_queries_a_second(search, self.queries), 1),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class _Contestant:
-    name: str
     search: Search
     seconds: float
     parameters: dict[str, float]
+    curve: list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +213,8 @@ class _Rows:
             yield np.arange(start, start + len(part), dtype=np.int64), part
 
 
-def _ours(kind: EngineKind, stored: Matrix, target: float) -> _Contestant:
-    settings = LocalSettings(recall_target=target)
+def _ours(kind: EngineKind, trial: _Trial) -> _Contestant:
+    settings, stored = LocalSettings(recall_target=trial.target), trial.stored
     source = _Rows(stored)
     started = time.perf_counter()
     engine: Engine = EngineBuilder(stored.shape[1], settings).build(kind, source, lambda _: None)
@@ -214,7 +234,16 @@ def _ours(kind: EngineKind, stored: Matrix, target: float) -> _Contestant:
         best: Numbers = numbers[np.argsort(-scores, kind="stable")[:NUM_NEIGHBOURS]]
         return best
 
-    return _Contestant(f"ours {kind}", search, seconds, dict(engine.parameters))
+    ladder, parameters = ladder_of(engine), dict(engine.parameters)
+    tuned = int(parameters[ladder.name])
+    curve = []
+    for value in ladder.values:
+        ladder.set_on(engine, value)
+        curve.append(trial.point(search, value))
+        if curve[-1]["recall_at_10"] > _ENOUGH and value >= tuned:
+            break
+    ladder.set_on(engine, tuned)
+    return _Contestant(search, seconds, parameters, curve)
 
 
 def _bare(index: Any) -> Search:
@@ -225,9 +254,8 @@ def _bare(index: Any) -> Search:
     return search
 
 
-def _tuned_by_hand(
-    spec: str, stored: Matrix, queries: Matrix, tenths: NDArray[np.float32], target: float
-) -> _Contestant:
+def _tuned_by_hand(spec: str, trial: _Trial) -> _Contestant:
+    stored = trial.stored
     started = time.perf_counter()
     index = faiss.index_factory(stored.shape[1], spec, faiss.METRIC_INNER_PRODUCT)
     sample = np.random.default_rng(0).choice(len(stored), size=min(len(stored), 200_000), replace=False)
@@ -235,18 +263,18 @@ def _tuned_by_hand(
     index.add(stored)
     seconds = time.perf_counter() - started
     space = faiss.ParameterSpace()
-    best: tuple[float, str] | None = None
+    curve = []
     for setting in _settings(spec):
         space.set_index_parameters(index, setting)
-        if _recall(_bare(index), queries, tenths, stored) < target:
-            continue
-        rate = _queries_a_second(_bare(index), queries)
-        if best is None or rate > best[0]:
-            best = (rate, setting)
-    setting = best[1] if best else _settings(spec)[-1]
+        curve.append(trial.point(_bare(index), setting))
+        if curve[-1]["recall_at_10"] > _ENOUGH and "," not in setting:
+            break
+    enough = [point for point in curve if point["recall_at_10"] >= trial.target]
+    best = max(enough, key=lambda point: float(point["queries_a_second"])) if enough else curve[-1]
+    setting = str(best["setting"])
     space.set_index_parameters(index, setting)
     parameters = {name: float(value) for name, _, value in (part.partition("=") for part in setting.split(","))}
-    return _Contestant(spec, _bare(index), seconds, parameters)
+    return _Contestant(_bare(index), seconds, parameters, curve)
 
 
 def _settings(spec: str) -> list[str]:
