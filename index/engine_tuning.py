@@ -1,7 +1,8 @@
 """How much of the true neighbours an engine finds, and the cheapest parameters that find enough.
 
 Queries lie near stored vectors, and are weighted the way searches weight them: ``[(1 - w) v ; w e]`` for w in
-{0, 0.5, 1}. A stored vector itself would be too easy: the engine has put it into the middle of what is to be found.
+{0, 0.5, 1}; whichever weight a search has, it shall find enough. A stored vector itself would be too easy: the engine
+has put it into the middle of what is to be found.
 """
 
 from __future__ import annotations
@@ -75,6 +76,15 @@ def recall(queries: Matrix, tenths: NDArray[np.float32], candidates: Sequence[Nu
     return num_found / (num_true * len(queries))
 
 
+def lowest_recall(
+    queries: Matrix, tenths: NDArray[np.float32], candidates: Sequence[Numbers], source: VectorSource
+) -> float:
+    """Return the recall of the structure weight that fares worst, of queries from `mixed_queries`; see `recall`."""
+    size = len(queries) // len(STRUCTURE_WEIGHTS)
+    parts = [slice(start, start + size) for start in range(0, size * len(STRUCTURE_WEIGHTS), max(1, size))]
+    return min((recall(queries[part], tenths[part], candidates[part], source) for part in parts), default=1.0)
+
+
 def find_candidates(engine: Engine, queries: Matrix, over_fetch: int | None) -> list[Numbers]:
     """Search the way a page of ten does: for more than wanted."""
     k = (over_fetch or engine.over_fetch) * NUM_NEIGHBOURS + _SLACK
@@ -90,7 +100,7 @@ def tune(
     as any.
 
     Returns:
-        The recall that was reached.
+        The recall that was reached, with the structure weight that fares worst.
     """
     if len(engine) == 0:
         return 1.0
@@ -100,7 +110,7 @@ def tune(
     reached: dict[int, float] = {}
     for value in ladder.values or (0,):
         ladder.set_on(engine, value)
-        reached[value] = recall(queries, tenths, find_candidates(engine, queries, over_fetch), source)
+        reached[value] = lowest_recall(queries, tenths, find_candidates(engine, queries, over_fetch), source)
         if reached[value] >= target:
             return reached[value]
     chosen = next(value for value in reached if reached[value] >= max(reached.values()) - _ALIKE)

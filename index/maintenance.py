@@ -12,7 +12,7 @@ from index.catalogue import Catalogue, CatalogueReader
 from index.engine import Engine, EngineKind, EngineState
 from index.engine_building import EngineBuilder
 from index.engine_choice import Machine, choose_engine, first_engine
-from index.engine_tuning import find_candidates, ladder_of, mixed_queries, recall, tenth_scores, tune
+from index.engine_tuning import find_candidates, ladder_of, lowest_recall, mixed_queries, tenth_scores, tune
 from index.errors import CollectionClosedError, CollectionError, SnapshotError
 from index.live_index import LiveIndex
 from index.settings import LocalSettings
@@ -107,14 +107,14 @@ class Maintenance:
             self._snapshot_time = time.monotonic()
 
     def self_check(self) -> float:
-        """Return the recall@10 of the engine on a few stored vectors, against exact search over the catalogue."""
+        """Return the recall@10 of the engine near a few stored vectors, of the structure weight that fares worst."""
         with self._live.view() as view:
             seed = int(time.time())
             queries = mixed_queries(view.reader, max(1, self._settings.num_tuning_queries // 4), seed)
             candidates = find_candidates(view.engine, queries, self._settings.over_fetch)
             view.release()
             tenths = tenth_scores(queries, view.reader)
-            self.self_check_recall = recall(queries, tenths, candidates, view.reader)
+            self.self_check_recall = lowest_recall(queries, tenths, candidates, view.reader)
         self._check_time = time.monotonic()
         if self.self_check_recall < self._settings.recall_target:
             _logger.warning("the self-check found recall %.3f, below the target", self.self_check_recall)
@@ -269,7 +269,7 @@ class Maintenance:
                 ladder.set_on(view.engine, value)
                 candidates = find_candidates(view.engine, queries, settings.over_fetch)
                 view.release()
-                self.self_check_recall = recall(queries, tenths, candidates, view.reader)
+                self.self_check_recall = lowest_recall(queries, tenths, candidates, view.reader)
             if self.self_check_recall >= settings.recall_target:
                 break
         self._done()

@@ -1,0 +1,295 @@
+"""Writes docs/performance.md and its plots from the results beside it: `python -m benchmarks.performance`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.results import RESULTS
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = DOCS / "performance.md"
+PLOTS = DOCS / "images"
+ENGINES = ("engines_10k", "engines_100k", "engines_1m")
+Result = Mapping[str, Any]
+
+_INTRODUCTION = """# Performance
+
+Written by `python -m benchmarks.performance` from the JSON files in [benchmarks/results/](../benchmarks/results), each
+of which holds the machine, the versions, the commit and the arguments. Every table names the command that measures it
+again.
+"""
+_ENGINES = """## Finding the nearest neighbours
+
+`python -m benchmarks.engines --num N`: real embeddings (rendered scenes, packaged model), perturbed, two views of 256
+numbers each; queries that are stored nowhere, asked with structure weights 0, 0.5 and 1, one at a time. Ours is built
+and tuned as a collection does it, without these queries, and includes the exact scores of its candidates. FAISS is bare
+and has for each type the fastest of all settings that reaches recall@10 = 0.98 on these very queries, with each weight.
+"""
+
+
+def main() -> None:
+    """Write the page and the plots."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    results = read_results()
+    PAGE.write_text(render(results))
+    draw(results, PLOTS)
+    print(f"wrote {PAGE} and the plots beside it")
+
+
+def read_results(folder: Path = RESULTS) -> dict[str, Result]:
+    """Read every result by name."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+
+
+def render(results: Mapping[str, Result]) -> str:
+    """Return the page."""
+    parts = [_INTRODUCTION, _engines(results), _encoders(results["encoders"]), _service(results)]
+    return "\n".join(part.strip() + "\n" for part in parts)
+
+
+def _engines(results: Mapping[str, Result]) -> str:
+    lines = [_ENGINES]
+    present = [(name, results[name]) for name in ENGINES if name in results]
+    for name, result in present:
+        figures = result["figures"]
+        contestants = figures["contestants"]
+        lines += [
+            f"**{figures['num']:,} pictures** ({_source(name, result)})",
+            "",
+            *_table(
+                ["", "queries/s", "recall@10", "of it at w = 0, 0.5, 1", "built in, s", "setting"],
+                [
+                    [
+                        _contestant(key),
+                        f"{each['queries_a_second']:,.0f}",
+                        f"{each['recall_at_10']['all']:.3f}",
+                        ", ".join(f"{each['recall_at_10'][f'weight {weight}']:.3f}" for weight in (0.0, 0.5, 1.0)),
+                        f"{each['build_seconds']:.0f}" if each["build_seconds"] else "",
+                        ", ".join(f"{key} {value:g}" for key, value in each["parameters"].items()),
+                    ]
+                    for key, each in contestants.items()
+                ],
+            ),
+            "",
+        ]
+    lines += ["![Queries a second against recall](images/performance-engines.png)", ""]
+    if len(present) > 1:
+        lines += _growth([result for _, result in present])
+    return "\n".join(lines)
+
+
+def _growth(results: Sequence[Result]) -> list[str]:
+    """Tell how the time of a query grows with the collection, by the power law that fits best."""
+    names = set.intersection(*(set(result["figures"]["contestants"]) for result in results))
+    nums = [result["figures"]["num"] for result in results]
+    rows = []
+    for name in sorted(names, key=_order):
+        times = [1000 / result["figures"]["contestants"][name]["queries_a_second"] for result in results]
+        rows.append([_contestant(name), *(f"{time:.2f}" for time in times), f"{growth(nums, times):.2f}"])
+    head = ["ms a query", *(f"{num:,}" for num in nums), "grows with N to the power of"]
+    return [*_table(head, rows), "", "![Time of a query against size](images/performance-growth.png)"]
+
+
+def growth(nums: Sequence[int], times: Sequence[float]) -> float:
+    """Return the exponent of the power law that fits the times."""
+    return float(np.polyfit(np.log(nums), np.log(times), 1)[0])
+
+
+def _encoders(result: Result) -> str:
+    figures = result["figures"]
+    engines = {"torch_f32": "torch f32", "openvino_f32": "OpenVINO f32", "openvino_bf16": "OpenVINO bf16"}
+    lines = [
+        "## Encoding",
+        "",
+        "`python -m benchmarks.encoders`: ViT-B/32 image tower and 4-layer text tower with random weights,",
+        f"{_source('encoders', result)}.",
+        "In brackets: times as fast as torch.",
+        "",
+    ]
+    rows = []
+    for label, group in (("pictures", "pictures"), ("both views with `cnn`", "both_views_cnn")):
+        for batch, figure in figures[group].items():
+            size = int(batch.removeprefix("batch "))
+            rows.append([f"{label}, {batch}", *_rates(figure, engines, size, "torch_f32")])
+    lines += [*_table(["pictures a second", *engines.values()], rows), ""]
+    engines = {"torch_f32_padded": "torch, padded", **engines}
+    rows = [
+        [name, *_times(figure, engines, "torch_f32_padded")]
+        for name, figure in figures["texts"].items()
+        if not name.startswith("batch 16")
+    ]
+    lines += _table(["texts, ms", *engines.values()], rows)
+    return "\n".join(lines)
+
+
+def _rates(figure: Result, engines: Iterable[str], size: int, base: str) -> list[str]:
+    cells = []
+    for name in engines:
+        rate = f"{1000 * size / figure['milliseconds'][name]:.1f}"
+        cells.append(rate if name == base else f"{rate} ({figure[f'times_as_fast_as_{base}'][name]['median']:.1f})")
+    return cells
+
+
+def _times(figure: Result, engines: Iterable[str], base: str) -> list[str]:
+    cells = []
+    for name in engines:
+        time = f"{figure['milliseconds'][name]:.1f}"
+        cells.append(time if name == base else f"{time} ({figure[f'times_as_fast_as_{base}'][name]['median']:.1f})")
+    return cells
+
+
+def _service(results: Mapping[str, Result]) -> str:
+    adds, search, restart = (results[name]["figures"] for name in ("add_throughput", "search_overhead", "restart"))
+    under, page, photos = (results[name]["figures"] for name in ("search_under_import", "page_latency", "real_photos"))
+    rate, ratio = adds["pictures_per_second"]["service"], adds["service_to_bare_encoder"]
+    by_text, by_id, ready = search["by_text"], search["by_id"], restart["seconds_to_ready"]
+    texts, pictures = under["ratios"]["by_text"], under["ratios"]["by_picture"]
+    shown = page["last_key_to_first_result_ms"]
+    rows = [
+        (
+            "`POST /index`, ViT-B/32, both views",
+            f"{np.median(rate):.1f} pictures/s; {ratio['median']:.2f} × the bare encoder at batch {adds['batch_size']}",
+            "add_throughput",
+        ),
+        (
+            f"`POST /search` by text over {search['num_vectors']:,} × {search['vector_length']}",
+            f"p50 {by_text['request_ms']['p50']:.1f} ms, p99 {by_text['request_ms']['p99']:.1f}; of it the text "
+            f"{by_text['bare_text_encoding_ms']['p50']:.1f}, the collection {by_text['engine_ms']['p50']:.1f}, "
+            f"HTTP and waiting {by_text['http_overhead_ms']['p50']:.1f}",
+            "search_overhead",
+        ),
+        (
+            "the same by a stored id",
+            f"p50 {by_id['request_ms']['p50']:.1f} ms, p99 {by_id['request_ms']['p99']:.1f}; an exact scan by bare "
+            f"FAISS {by_id['bare_faiss_ms']['p50']:.1f}",
+            "search_overhead",
+        ),
+        (
+            f"start to ready, {restart['num_vectors']:,} × {restart['vector_length']}",
+            f"{_range(ready['from_snapshot'])} s from a snapshot, {_range(ready['rebuilt'])} s without one, "
+            f"{_range(ready['process_and_model'])} s with no pictures",
+            "restart",
+        ),
+        (
+            "searches beside an import" + (" (a machine shared with other work)" if under["shared_machine"] else ""),
+            f"p50 {texts['p50']:.1f} × idle by text, {pictures['p50']:.1f} × by picture; p99 {texts['p99']:.1f} × and "
+            f"{pictures['p99']:.1f} ×; the import keeps {under['ratios']['import']:.2f} of its rate",
+            "search_under_import",
+        ),
+        (
+            "last key to first result on the page",
+            f"p50 {shown['p50']:.0f} ms, p99 {shown['p99']:.0f}",
+            "page_latency",
+        ),
+        (
+            f"{photos['num_pictures']:,} photographs, MobileNetV2-sized model",
+            "added and found with the ranks of the exact offline computation "
+            f"({photos['queries_with_another_rank']} of {photos['num_queries']} queries differ)",
+            "real_photos",
+        ),
+    ]
+    lines = ["## The service", "", "Each row: `python -m benchmarks.NAME` with the name of its last column.", ""]
+    lines += _table(
+        ["", "", "result"], [[what, told, f"{name} ({_source(name, results[name])})"] for what, told, name in rows]
+    )
+    return "\n".join(lines)
+
+
+def draw(results: Mapping[str, Result], folder: Path) -> None:
+    """Draw recall against speed for each size, and time against size."""
+    from matplotlib.figure import Figure
+
+    present = [results[name]["figures"] for name in ENGINES if name in results]
+    figure = Figure(figsize=(4.2 * len(present), 4.0), layout="constrained")
+    for place, figures in enumerate(present):
+        axes = figure.add_subplot(1, len(present), place + 1)
+        for key in sorted(figures["contestants"], key=_order):
+            each = figures["contestants"][key]
+            curve = sorted(each["curve"], key=lambda point: float(point["lowest_recall_at_10"]))
+            if not curve:
+                axes.axhline(each["queries_a_second"], color="grey", linestyle=":", label=_contestant(key))
+                continue
+            style = _style(key)
+            recalls, rates = (
+                [point["lowest_recall_at_10"] for point in curve],
+                [point["queries_a_second"] for point in curve],
+            )
+            axes.plot(recalls, rates, label=_contestant(key), marker=".", **style)
+            axes.plot(min(each["recall_at_10"].values()), each["queries_a_second"], marker="o", markersize=9, **style)
+        axes.set(
+            title=f"{figures['num']:,} pictures",
+            xlabel="recall@10 of the weight that fares worst",
+            ylabel="queries a second" if place == 0 else "",
+            yscale="log",
+            xlim=(0.8, 1.003),
+        )
+        axes.grid(alpha=0.3, which="both")
+    figure.axes[-1].legend(fontsize=8)
+    figure.savefig(folder / "performance-engines.png", dpi=110)
+    if len(present) > 1:
+        _draw_growth(present, folder / "performance-growth.png")
+
+
+def _draw_growth(present: Sequence[Mapping[str, Any]], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for key in sorted(set.intersection(*(set(each["contestants"]) for each in present)), key=_order):
+        nums = [each["num"] for each in present]
+        times = [1000 / each["contestants"][key]["queries_a_second"] for each in present]
+        style = {"color": "grey", "linestyle": ":"} if key == "exact" else _style(key)
+        axes.plot(nums, times, marker="o", label=f"{_contestant(key)}: N^{growth(nums, times):.2f}", **style)
+    axes.set(xscale="log", yscale="log", xlabel="pictures", ylabel="ms a query")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def _style(key: str) -> dict[str, Any]:
+    colour = "tab:blue" if "hnsw" in key.lower() else "tab:green" if "pq" in key.lower() else "tab:orange"
+    if "flat" in key.lower() and "ivf" in key.lower():
+        colour = "tab:red"
+    return {"color": colour, "linestyle": "-" if key.startswith("ours") else "--"}
+
+
+def _contestant(key: str) -> str:
+    if key == "exact":
+        return "exact scan"
+    who, _, what = key.partition("_")
+    # The number of lists goes with the size; the setting tells it.
+    what = "".join(part for part in what if not part.isdigit()) if who == "faiss" and what.startswith("IVF") else what
+    return f"{'FAISS' if who == 'faiss' else who} {what}"
+
+
+def _order(key: str) -> tuple[bool, bool, str]:
+    return key != "exact", not key.startswith("ours"), key
+
+
+def _source(name: str, result: Result) -> str:
+    day = str(result["measured_at"])[:10]
+    return f"[{name}.json](../benchmarks/results/{name}.json), {result['machine']['cores']} cores, {day}"
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:.1f}" if math.isclose(low, high, abs_tol=0.05) else f"{low:.1f} to {high:.1f}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [
+        "| " + " | ".join(head) + " |",
+        "|" + "---|" * len(head),
+        *("| " + " | ".join(row) + " |" for row in rows),
+    ]
+
+
+if __name__ == "__main__":
+    main()
