@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,14 @@ from index.collection import NewImage
 from index.local import LocalCollection
 
 ROWS_A_CALL = 1000
+QUIET_LOOKS = 4
 
 
 def fill_collection(folder: Path, *, num: int, dimension: int, fingerprint: str, seed: int = 0) -> None:
-    """Store ``num`` pictures that share one file and have random vectors of clustered directions."""
+    """Store ``num`` pictures that share one file and have random vectors of clustered directions.
+
+    Returns when the engine that suits their number is made and saved.
+    """
     buffer = io.BytesIO()
     Image.new("RGB", (16, 16), (90, 120, 60)).save(buffer, "PNG")
     content = buffer.getvalue()
@@ -47,7 +52,15 @@ def fill_collection(folder: Path, *, num: int, dimension: int, fingerprint: str,
                 for row in range(size)
             ]
         )
+    _wait_until_settled(collection)
     collection.close()
+
+
+def _wait_until_settled(collection: LocalCollection) -> None:
+    num_quiet = 0
+    while num_quiet < QUIET_LOOKS:
+        time.sleep(0.5)  # about the time between two looks of the collection at what is due
+        num_quiet = 0 if collection.status().activity else num_quiet + 1
 
 
 def unit(rows: NDArray[np.float64]) -> NDArray[np.float32]:

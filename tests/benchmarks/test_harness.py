@@ -27,6 +27,7 @@ def test_adding_is_measured(model: str) -> None:
 @pytest.mark.slow
 def test_searching_is_measured_against_equal_scores(model: str) -> None:
     figures = search_overhead.measure(model, num=1500, num_queries=5)
+    assert figures["by_id"]["recall_at_10"] == figures["by_text"]["recall_at_10"] == 1.0
     assert figures["by_id"]["request_ms"]["count"] == figures["by_text"]["http_overhead_ms"]["count"] == 5
 
 
