@@ -174,7 +174,7 @@ def _service(results: Mapping[str, Result]) -> str:
         ),
         (
             "the same, exact",
-            f"p50 {exact['request_ms']['p50']:.1f} ms, p99 {exact['request_ms']['p99']:.1f}; of it a scan by bare FAISS "
+            f"p50 {exact['request_ms']['p50']:.1f} ms, p99 {exact['request_ms']['p99']:.1f}; a scan by bare FAISS "
             f"{exact['bare_faiss_ms']['p50']:.1f}",
             "search_overhead_flat",
         ),
