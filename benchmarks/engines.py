@@ -236,7 +236,8 @@ def _ours(kind: EngineKind, trial: _Trial) -> _Contestant:
 
     def search(query: NDArray[np.float32]) -> Numbers:
         numbers = engine.search(query, num_candidates).numbers
-        scores = exact_scores(query, stored[numbers])
+        held = engine.vectors(numbers)
+        scores = exact_scores(query, stored[numbers] if held is None else held)
         best: Numbers = numbers[np.argsort(-scores, kind="stable")[:NUM_NEIGHBOURS]]
         return best
 
