@@ -61,7 +61,7 @@ def choose_engine(
         return EngineKind.FLAT
     if settings.large_engine != "auto":
         return EngineKind(settings.large_engine)
-    return _fastest_that_fits(num_vectors, width, machine, current)
+    return _fastest_that_fits(num_vectors, width, settings, machine, current)
 
 
 def first_engine(wanted: EngineKind, num_vectors: int, width: int, machine: Machine) -> EngineKind:
@@ -82,12 +82,15 @@ def engine_bytes(kind: EngineKind, num_vectors: int, width: int) -> int:
     return num_vectors * a_vector
 
 
-def _fastest_that_fits(num_vectors: int, width: int, machine: Machine, current: EngineKind | None) -> EngineKind:
+def _fastest_that_fits(
+    num_vectors: int, width: int, settings: LocalSettings, machine: Machine, current: EngineKind | None
+) -> EngineKind:
     # A new engine is made beside the one in use, and the model wants memory too: hence a quarter. The one in use may
-    # grow to a third, so that a collection at the limit does not swing between two.
+    # grow a third beyond its limits, so that a collection at a limit does not swing between two.
     for kind in _LARGE:
-        share = 3 if kind is current else 4
-        if engine_bytes(kind, num_vectors, width) <= machine.memory_bytes // share:
+        slack = 4 / 3 if kind is current else 1.0
+        is_too_large = kind is EngineKind.HNSW and num_vectors > slack * settings.graph_limit
+        if not is_too_large and engine_bytes(kind, num_vectors, width) <= slack * machine.memory_bytes / 4:
             return kind
     return _LARGE[-1]
 
