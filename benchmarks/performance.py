@@ -16,6 +16,7 @@ from benchmarks.results import RESULTS
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "performance.md"
 PLOTS = DOCS / "images"
+_COMPARABLE = 0.97
 ENGINES = ("engines_10k", "engines_100k", "engines_1m")
 Result = Mapping[str, Any]
 
@@ -87,14 +88,27 @@ def _engines(results: Mapping[str, Result]) -> str:
 
 def _growth(results: Sequence[Result]) -> list[str]:
     """Tell how the time of a query grows with the collection, by the power law that fits best."""
-    names = set.intersection(*(set(result["figures"]["contestants"]) for result in results))
+    names = _comparable([result["figures"] for result in results])
     nums = [result["figures"]["num"] for result in results]
     rows = []
-    for name in sorted(names, key=_order):
+    for name in names:
         times = [1000 / result["figures"]["contestants"][name]["queries_a_second"] for result in results]
         rows.append([_contestant(name), *(f"{time:.2f}" for time in times), f"{growth(nums, times):.2f}"])
     head = ["ms a query", *(f"{num:,}" for num in nums), "grows with N to the power of"]
     return [*_table(head, rows), "", "![Time of a query against size](images/performance-growth.png)"]
+
+
+def _comparable(figures: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the contestants that were measured at every size and find about the same share everywhere."""
+    names = set.intersection(*(set(each["contestants"]) for each in figures))
+    return sorted(
+        (
+            name
+            for name in names
+            if all(min(each["contestants"][name]["recall_at_10"].values()) > _COMPARABLE for each in figures)
+        ),
+        key=_order,
+    )
 
 
 def growth(nums: Sequence[int], times: Sequence[float]) -> float:
@@ -185,7 +199,8 @@ def _service(results: Mapping[str, Result]) -> str:
             "restart",
         ),
         (
-            "searches beside an import" + (" (a machine shared with other work)" if under["shared_machine"] else ""),
+            "searches beside an import"
+            + (" (a machine shared with other work)" if under.get("shared_machine") else ""),
             f"p50 {texts['p50']:.1f} × idle by text, {pictures['p50']:.1f} × by picture; p99 {texts['p99']:.1f} × and "
             f"{pictures['p99']:.1f} ×; the import keeps {under['ratios']['import']:.2f} of its rate",
             "search_under_import",
@@ -214,7 +229,7 @@ def draw(results: Mapping[str, Result], folder: Path) -> None:
     from matplotlib.figure import Figure
 
     present = [results[name]["figures"] for name in ENGINES if name in results]
-    figure = Figure(figsize=(4.2 * len(present), 4.0), layout="constrained")
+    figure = Figure(figsize=(4.2 * len(present), 4.4), layout="constrained")
     for place, figures in enumerate(present):
         axes = figure.add_subplot(1, len(present), place + 1)
         for key in sorted(figures["contestants"], key=_order):
@@ -238,7 +253,9 @@ def draw(results: Mapping[str, Result], folder: Path) -> None:
             xlim=(0.8, 1.003),
         )
         axes.grid(alpha=0.3, which="both")
-    figure.axes[-1].legend(fontsize=8)
+    drawn = [axes.get_legend_handles_labels() for axes in figure.axes]
+    handles = {label: handle for handles, labels in drawn for handle, label in zip(handles, labels, strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles), fontsize=8)
     figure.savefig(folder / "performance-engines.png", dpi=110)
     if len(present) > 1:
         _draw_growth(present, folder / "performance-growth.png")
@@ -249,7 +266,7 @@ def _draw_growth(present: Sequence[Mapping[str, Any]], path: Path) -> None:
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
-    for key in sorted(set.intersection(*(set(each["contestants"]) for each in present)), key=_order):
+    for key in _comparable(present):
         nums = [each["num"] for each in present]
         times = [1000 / each["contestants"][key]["queries_a_second"] for each in present]
         style = {"color": "grey", "linestyle": ":"} if key == "exact" else _style(key)
