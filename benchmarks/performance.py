@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -199,10 +198,9 @@ def _service(results: Mapping[str, Result]) -> str:
             "restart",
         ),
         (
-            "searches beside an import"
-            + (" (a machine shared with other work)" if under.get("shared_machine") else ""),
-            f"p50 {texts['p50']:.1f} × idle by text, {pictures['p50']:.1f} × by picture; p99 {texts['p99']:.1f} × and "
-            f"{pictures['p99']:.1f} ×; the import keeps {under['ratios']['import']:.2f} of its rate",
+            "searches beside an import" + (", on a machine with other work" if under.get("shared_machine") else ""),
+            f"p50 {texts['p50']:.2f} × idle by text, {pictures['p50']:.2f} × by picture; p99 {texts['p99']:.2f} × and "
+            f"{pictures['p99']:.2f} ×; the import keeps {under['ratios']['import']:.2f} of its rate",
             "search_under_import",
         ),
         (
@@ -303,8 +301,8 @@ def _source(name: str, result: Result) -> str:
 
 
 def _range(values: Sequence[float]) -> str:
-    low, high = min(values), max(values)
-    return f"{low:.1f}" if math.isclose(low, high, abs_tol=0.05) else f"{low:.1f} to {high:.1f}"
+    low, high = f"{min(values):.1f}", f"{max(values):.1f}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
