@@ -30,7 +30,7 @@ from benchmarks.stored_vectors import unit
 from index.catalogue import Matrix, Numbers
 from index.engine import Engine, EngineKind
 from index.engine_building import EngineBuilder
-from index.engine_tuning import NUM_NEIGHBOURS, STRUCTURE_WEIGHTS, ladder_of, tune
+from index.engine_tuning import NUM_NEIGHBOURS, STRUCTURE_WEIGHTS, ladder_of, recall, tenth_scores, tune
 from index.scoring import exact_scores
 from index.settings import LocalSettings
 
@@ -86,11 +86,10 @@ def measure(
     stored = perturbed(real, num, width, seed=1)
     asked = perturbed(real, num_queries, width, seed=2)
     queries = np.concatenate([_weighted(asked, weight) for weight in STRUCTURE_WEIGHTS])
-    tenths = _tenth_scores(queries, stored)
+    trial = _Trial(_Rows(stored), queries, tenth_scores(queries, _Rows(stored)), target)
     exact = faiss.IndexFlatIP(stored.shape[1])
     exact.add(stored)
     contestants = {"exact": _Contestant(_bare(exact), seconds=0.0, parameters={}, curve=[])}
-    trial = _Trial(stored, queries, tenths, target)
     for kind in ours:
         contestants[f"ours_{kind}"] = _ours(kind, trial)
     for spec in theirs:
@@ -103,17 +102,16 @@ def measure(
             for name, each in contestants.items()
         },
     )
+    recalls = {name: _recalls(each.search, trial) for name, each in contestants.items()}
     figures = {
         name: {
             "queries_a_second": round(float(np.median(rates[name])), 1),
             "rounds": [round(rate, 1) for rate in rates[name]],
             "recall_at_10": {
-                "all": round(_recall(each.search, queries, tenths, stored), 4),
+                "all": round(float(np.mean(recalls[name])), 4),
                 **{
-                    f"weight {weight}": round(_recall(each.search, part, part_tenths, stored), 4)
-                    for weight, part, part_tenths in zip(
-                        STRUCTURE_WEIGHTS, np.split(queries, 3), np.split(tenths, 3), strict=True
-                    )
+                    f"weight {weight}": round(value, 4)
+                    for weight, value in zip(STRUCTURE_WEIGHTS, recalls[name], strict=True)
                 },
             },
             "build_seconds": round(each.seconds, 1),
@@ -173,17 +171,14 @@ def perturbed(real: Matrix, num: int, width: int, seed: int) -> Matrix:
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    stored: Matrix
+    source: _Rows
     queries: Matrix
     tenths: NDArray[np.float32]
     target: float
 
     def point(self, search: Search, value: object) -> dict[str, Any]:
         """Measure one setting: a point of the curve of recall and speed."""
-        by_weight = [
-            _recall(search, queries, tenths, self.stored)
-            for queries, tenths in zip(np.split(self.queries, 3), np.split(self.tenths, 3), strict=True)
-        ]
+        by_weight = _recalls(search, self)
         return {
             "setting": value,
             "recall_at_10": round(float(np.mean(by_weight)), 4),
@@ -220,10 +215,9 @@ class _Rows:
 
 
 def _ours(kind: EngineKind, trial: _Trial) -> _Contestant:
-    settings, stored = LocalSettings(recall_target=trial.target), trial.stored
-    source = _Rows(stored)
+    settings, source = LocalSettings(recall_target=trial.target), trial.source
     started = time.perf_counter()
-    engine: Engine = EngineBuilder(stored.shape[1], settings).build(kind, source, lambda _: None)
+    engine: Engine = EngineBuilder(source.rows.shape[1], settings).build(kind, source, lambda _: None)
     tune(
         engine,
         source,
@@ -237,7 +231,7 @@ def _ours(kind: EngineKind, trial: _Trial) -> _Contestant:
     def search(query: NDArray[np.float32]) -> Numbers:
         numbers = engine.search(query, num_candidates).numbers
         held = engine.vectors(numbers)
-        scores = exact_scores(query, stored[numbers] if held is None else held)
+        scores = exact_scores(query, source.rows[numbers] if held is None else held)
         best: Numbers = numbers[np.argsort(-scores, kind="stable")[:NUM_NEIGHBOURS]]
         return best
 
@@ -262,7 +256,7 @@ def _bare(index: Any) -> Search:
 
 
 def _tuned_by_hand(spec: str, trial: _Trial) -> _Contestant:
-    stored = trial.stored
+    stored = trial.source.rows
     started = time.perf_counter()
     index = faiss.index_factory(stored.shape[1], spec, faiss.METRIC_INNER_PRODUCT)
     sample = np.random.default_rng(0).choice(len(stored), size=min(len(stored), 200_000), replace=False)
@@ -306,21 +300,14 @@ def _queries_a_second(search: Search, queries: Matrix) -> float:
     return len(queries) / (time.perf_counter() - started)
 
 
-def _recall(search: Search, queries: Matrix, tenths: NDArray[np.float32], stored: Matrix) -> float:
-    found = 0
-    for query, tenth in zip(queries, tenths, strict=True):
-        numbers = search(query)
-        found += int((stored[numbers[numbers >= 0]] @ query >= tenth - 1e-5).sum())
-    return found / (NUM_NEIGHBOURS * len(queries))
-
-
-def _tenth_scores(queries: Matrix, stored: Matrix) -> NDArray[np.float32]:
-    best = np.empty((len(queries), 0), dtype=np.float32)
-    for start in range(0, len(stored), _BATCH):
-        best = np.concatenate([best, queries @ stored[start : start + _BATCH].T], axis=1)
-        best = -np.partition(-best, NUM_NEIGHBOURS - 1, axis=1)[:, :NUM_NEIGHBOURS]
-    lowest: NDArray[np.float32] = best.min(axis=1)
-    return lowest
+def _recalls(search: Search, trial: _Trial) -> list[float]:
+    """Return the recall of each structure weight."""
+    found = [search(query) for query in trial.queries]
+    parts = np.split(np.arange(len(found)), len(STRUCTURE_WEIGHTS))
+    return [
+        recall(trial.queries[part], trial.tenths[part], [found[row][found[row] >= 0] for row in part], trial.source)
+        for part in parts
+    ]
 
 
 def _weighted(rows: Matrix, weight: float) -> Matrix:

@@ -40,8 +40,6 @@ def main() -> None:
         write_result(f"add_throughput{arguments.suffix}", figures, arguments=noted)
         figures = search_overhead.measure(model, arguments.num_vectors, arguments.queries)
         write_result(f"search_overhead{arguments.suffix}", figures, arguments=noted)
-        figures = search_overhead.measure(model, arguments.num_vectors, arguments.queries, "flat")
-        write_result(f"search_overhead_flat{arguments.suffix}", figures, arguments=noted)
         figures = restart.measure(model, arguments.num_vectors, arguments.rounds)
         write_result(f"restart{arguments.suffix}", figures, arguments=noted)
 

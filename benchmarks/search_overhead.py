@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from benchmarks import service_process
 from benchmarks.results import summarise_milliseconds, write_result
 from benchmarks.stored_vectors import fill_collection
+from index.engine import EngineKind
 from index.local import LocalCollection
 from index.settings import LocalSettings
 from service.search.queries import TwoViewQuery
@@ -70,14 +71,16 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--num", type=int, default=100_000)
     parser.add_argument("--queries", type=int, default=300)
-    parser.add_argument("--engine", choices=["auto", "flat"], default="auto")
+    parser.add_argument("--engine", choices=["auto", "flat", "hnsw"], default="auto")
     parser.add_argument("--name", default="search_overhead")
     arguments = parser.parse_args()
     figures = measure(arguments.model, arguments.num, arguments.queries, arguments.engine)
     write_result(arguments.name, figures, arguments=vars(arguments))
 
 
-def measure(model: str, num: int, num_queries: int, engine_kind: Literal["auto", "flat"] = "auto") -> dict[str, Any]:
+def measure(
+    model: str, num: int, num_queries: int, engine_kind: Literal["auto", "flat", "hnsw"] = "auto"
+) -> dict[str, Any]:
     """Return quantiles of each part and of the overhead, query by query."""
     encoder = load_encoder(model, device="cpu", execution=Execution("auto"))
     chance = np.random.default_rng(1)
@@ -97,11 +100,11 @@ def measure(model: str, num: int, num_queries: int, engine_kind: Literal["auto",
             service_process.running(model, data, engine=engine_kind) as (url, _),
             closing(_connect(url)) as connection,
         ):
-            against = _Baselines(engine, _bare_index(engine, encoder.dimension, num))
+            kind = engine.status().engine
+            against = _Baselines(engine, _bare_index(engine, encoder.dimension, num), is_exact=kind == EngineKind.FLAT)
             by_id = _measure_ids(connection, against, chance.integers(0, num, num_queries))
             texts = [" ".join(chance.choice(WORDS, 8)) for _ in range(num_queries)]
             by_text = _measure_texts(connection, against, encoder, texts)
-            kind = engine.status().engine
     return {
         "num_vectors": num,
         "vector_length": 2 * encoder.dimension,
@@ -117,6 +120,7 @@ class _Baselines:
 
     engine: LocalCollection
     faiss_index: faiss.IndexFlatIP
+    is_exact: bool
     engine_seconds: list[float] = field(default_factory=list)
     faiss_seconds: list[float] = field(default_factory=list)
     recalls: list[float] = field(default_factory=list)
@@ -130,6 +134,8 @@ class _Baselines:
         scores, _ = self.faiss_index.search(vector[None], LIMIT)
         self.faiss_seconds.append(time.perf_counter() - started)
         np.testing.assert_allclose(expected, [hit.score for hit in hits], atol=1e-4)
+        if self.is_exact:
+            np.testing.assert_allclose(expected, scores[0], atol=1e-4)
         self.recalls.append(float(np.mean(np.asarray(expected) >= scores[0, -1] - 1e-4)))
 
 

@@ -81,7 +81,7 @@ class EngineBuilder:
             case EngineKind.GPU_FLAT:
                 return engine_gpu.GpuFlatEngine(VectorTable(self.width))
             case _:
-                on_host = EngineKind.IVF_SQ8 if kind is EngineKind.GPU_IVF_SQ8 else kind
+                on_host = _on_host(kind)
                 index = engine_ivf.train_ivf(self._sample(source, num_vectors), num_lists(num_vectors), on_host)
                 engine = engine_ivf.IvfEngine(
                     index,
@@ -120,7 +120,7 @@ class EngineBuilder:
             return engine_hnsw.HnswEngine(index, ef_search=_whole(state, "ef_search"), slots=slots)
         engine = engine_ivf.IvfEngine(
             index,
-            kind=EngineKind.IVF_SQ8 if state.kind is EngineKind.GPU_IVF_SQ8 else state.kind,
+            kind=_on_host(state.kind),
             nprobe=_whole(state, "nprobe"),
             num_trained=_whole(state, "num_trained"),
             growth=self.settings.retrain_growth,
@@ -143,6 +143,11 @@ class EngineBuilder:
 def num_lists(num_vectors: int) -> int:
     """Return how many inverted lists suit a collection: ``4 sqrt(N)``, with at least 39 vectors in each on average."""
     return max(1, min(int(4 * math.sqrt(num_vectors)), num_vectors // 39))
+
+
+def _on_host(kind: EngineKind) -> EngineKind:
+    """Return the kind of the lists behind those on a GPU; others are their own."""
+    return EngineKind.IVF_SQ8 if kind is EngineKind.GPU_IVF_SQ8 else kind
 
 
 def _whole(state: EngineState, name: str) -> int:

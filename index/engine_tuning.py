@@ -8,7 +8,7 @@ has put it into the middle of what is to be found.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,15 +107,25 @@ def tune(
     queries = mixed_queries(source, num_stored, seed)
     tenths = tenth_scores(queries, source)
     ladder = ladder_of(engine)
-    reached: dict[int, float] = {}
-    for value in ladder.values or (0,):
+
+    def measure(value: int) -> float:
         ladder.set_on(engine, value)
-        reached[value] = lowest_recall(queries, tenths, find_candidates(engine, queries, over_fetch), source)
-        if reached[value] >= target:
-            return reached[value]
-    chosen = next(value for value in reached if reached[value] >= max(reached.values()) - _ALIKE)
+        return lowest_recall(queries, tenths, find_candidates(engine, queries, over_fetch), source)
+
+    chosen, reached = cheapest_enough(ladder.values or (0,), measure, target)
     ladder.set_on(engine, chosen)
-    return reached[chosen]
+    return reached
+
+
+def cheapest_enough(values: Sequence[int], measure: Callable[[int], float], target: float) -> tuple[int, float]:
+    """Return the first value whose recall reaches the target, else the first about as near as any; and its recall."""
+    reached: dict[int, float] = {}
+    for value in values:
+        reached[value] = measure(value)
+        if reached[value] >= target:
+            return value, reached[value]
+    chosen = next(value for value in values if reached[value] >= max(reached.values()) - _ALIKE)
+    return chosen, reached[chosen]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,15 @@ from index.catalogue import Catalogue, CatalogueReader
 from index.engine import Engine, EngineKind, EngineState
 from index.engine_building import EngineBuilder
 from index.engine_choice import Machine, choose_engine, first_engine
-from index.engine_tuning import find_candidates, ladder_of, lowest_recall, mixed_queries, tenth_scores, tune
+from index.engine_tuning import (
+    cheapest_enough,
+    find_candidates,
+    ladder_of,
+    lowest_recall,
+    mixed_queries,
+    tenth_scores,
+    tune,
+)
 from index.errors import CollectionClosedError, CollectionError, SnapshotError
 from index.live_index import LiveIndex
 from index.settings import LocalSettings
@@ -264,14 +272,17 @@ class Maintenance:
             view.release()
             self._doing("tuning", 0.95)
             tenths = tenth_scores(queries, view.reader)
-        for value in values:
+
+        def measure(value: int) -> float:
             with self._live.view() as view:
                 ladder.set_on(view.engine, value)
                 candidates = find_candidates(view.engine, queries, settings.over_fetch)
                 view.release()
-                self.self_check_recall = lowest_recall(queries, tenths, candidates, view.reader)
-            if self.self_check_recall >= settings.recall_target:
-                break
+                return lowest_recall(queries, tenths, candidates, view.reader)
+
+        value, self.self_check_recall = cheapest_enough(values, measure, settings.recall_target)
+        with self._live.view() as view:
+            ladder.set_on(view.engine, value)
         self._done()
         _logger.info(
             "looked again with %d queries: recall %.3f at %s %d",

@@ -32,7 +32,7 @@ class LocalSettings:
 
     engine: Literal["auto", "numpy", "flat", "ivf_sq8", "ivf_pq", "hnsw"] = "auto"
     large_engine: Literal["auto", "ivf_sq8", "ivf_pq", "hnsw"] = "auto"
-    flat_limit: int = 50_000
+    flat_limit: int = 100_000
     graph_limit: int = 250_000
     use_gpu: bool = True
     recall_target: float = 0.98
