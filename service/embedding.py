@@ -14,22 +14,35 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.admission import Admission
 from service.batching import Batcher, Lane
+from service.encoding import (
+    EmbeddedText,
+    OneView,
+    PictureItem,
+    PictureRows,
+    TextItem,
+    TextRows,
+    TextView,
+    Vector,
+    View,
+    encode_pictures,
+    encode_texts,
+    prepare_view,
+)
 from service.images import DecodedImage, ImageLimits, decode_image, inspect_image
 from service.metrics import Metrics
 from service.problems import InvalidRequest
 from service.settings import Settings
-from structxlip.encoder import PreparedImage, PreparedText, TwoViewEncoder
+from structxlip.encoder import PreparedImage, TwoViewEncoder
 from structxlip.explanation import cut_out, find_regions
 from structxlip.sketch import WORKING_SIDE, EmptySketchError
 
-Vector = NDArray[np.float32]
 ResultT = TypeVar("ResultT")
 
 
@@ -48,17 +61,6 @@ class EmbeddedPicture:
     """One picture and its unit vectors, each of shape ``(D,)``."""
 
     facts: PictureFacts
-    appearance: Vector
-    structure: Vector
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddedText:
-    """One text, its structural part and their unit vectors, each of shape ``(D,)``."""
-
-    structural_text: str
-    num_tokens: int
-    is_truncated: bool
     appearance: Vector
     structure: Vector
 
@@ -114,7 +116,7 @@ class Embedder:
             lane: ThreadPoolExecutor(num_threads, thread_name_prefix=f"decode-{lane.value}") for lane in Lane
         }
         self._last_success = {"pictures": 0.0, "texts": 0.0}
-        self._pictures = Batcher(
+        self._pictures: Batcher[PictureItem, PictureRows] = Batcher(
             self._encode_pictures,
             name="pictures",
             max_batch_size=settings.max_batch_size,
@@ -122,7 +124,7 @@ class Embedder:
             max_queue_pixels=settings.max_queue_items * encoder.image_size**2,
             observer=QueueMetrics(metrics, "pictures"),
         )
-        self._texts = Batcher(
+        self._texts: Batcher[TextItem, TextRows] = Batcher(
             self._encode_texts,
             name="texts",
             max_batch_size=settings.max_batch_size,
@@ -181,13 +183,32 @@ class Embedder:
             Problem: If the bytes are no acceptable picture, the budget is spent, or the deadline passed.
         """
         header = inspect_image(data, self._limits)
-        pixels = header.width * header.height
-        async with self.admission.admit(pixels, lane):
+        async with self.admission.admit(header.width * header.height, lane):
             facts, prepared = await self._in_pool(lambda: self._decode_and_prepare(data), lane)
-            appearance, structure = await self._pictures.submit(
-                prepared, pixels=prepared.edges.size, lane=lane, deadline_seconds=self._lane_seconds[lane]
-            )
+            appearance, structure = await self._embed_both(prepared, lane, self._lane_seconds[lane])
         return EmbeddedPicture(facts, appearance, structure)
+
+    async def embed_picture_view(self, data: bytes, view: View, *, lane: Lane) -> OneView:
+        """Embed one view of a file, at the cost of that one.
+
+        Raises:
+            Problem: As `embed_picture`.
+        """
+        header = inspect_image(data, self._limits)
+        async with self.admission.admit(header.width * header.height, lane):
+            prepared = await self._in_pool(
+                lambda: prepare_view(
+                    self._encoder, decode_image(data, self._limits, min_side=self._encoder.image_size).rgb, view
+                ),
+                lane,
+            )
+            rows = await self._pictures.submit(
+                prepared,
+                pixels=self._encoder.image_size**2,
+                lane=lane,
+                deadline_seconds=self._lane_seconds[lane],
+            )
+        return cast(OneView, rows)
 
     async def embed_regions(self, data: bytes) -> EmbeddedRegions:
         """Find the regions of a picture file and embed what each of them holds; somebody waits for it.
@@ -199,21 +220,20 @@ class Embedder:
         async with self.admission.admit(header.width * header.height, lane=Lane.INTERACTIVE):
             boxes, prepared = await self._in_pool(lambda: self._decode_regions(data))
             vectors = await asyncio.gather(
-                *(
-                    self._pictures.submit(
-                        region,
-                        pixels=region.edges.size,
-                        lane=Lane.INTERACTIVE,
-                        deadline_seconds=self._deadline_seconds,
-                    )
-                    for region in prepared
-                )
+                *(self._embed_both(region, Lane.INTERACTIVE, self._deadline_seconds) for region in prepared)
             )
         return EmbeddedRegions(boxes, np.stack([v for v, _ in vectors]), np.stack([e for _, e in vectors]))
 
     async def embed_text(self, text: str, *, lane: Lane = Lane.INTERACTIVE) -> EmbeddedText:
         """Embed one text and its structural part."""
-        return await self._texts.submit(text, pixels=0, lane=lane, deadline_seconds=self._deadline_seconds)
+        rows = await self._texts.submit(text, pixels=0, lane=lane, deadline_seconds=self._deadline_seconds)
+        return cast(EmbeddedText, rows)
+
+    async def embed_text_view(self, text: str, view: View, *, lane: Lane) -> OneView:
+        """Embed one view of a text, at the cost of that one."""
+        item = TextView(view, text)
+        rows = await self._texts.submit(item, pixels=0, lane=lane, deadline_seconds=self._deadline_seconds)
+        return cast(OneView, rows)
 
     async def embed_sketch(self, data: bytes, *, lane: Lane = Lane.INTERACTIVE) -> Vector:
         """Decode a drawing and embed its lines; returns the structure vector.
@@ -280,21 +300,21 @@ class Embedder:
         with self._metrics.encode_seconds.labels("structure", "sketch").time():
             return list(self._encoder.encode_edge_maps(edges))
 
-    def _encode_pictures(self, images: Sequence[PreparedImage]) -> list[tuple[Vector, Vector]]:
-        with self._metrics.encode_seconds.labels("both", "picture").time():
-            embedded = self._encoder.encode_images(images)
-        self._last_success["pictures"] = time.monotonic()
-        return list(zip(embedded.appearance, embedded.structure, strict=True))
+    async def _embed_both(self, prepared: PreparedImage, lane: Lane, seconds: float) -> tuple[Vector, Vector]:
+        rows = await self._pictures.submit(prepared, pixels=prepared.edges.size, lane=lane, deadline_seconds=seconds)
+        return cast(tuple[Vector, Vector], rows)
 
-    def _encode_texts(self, texts: Sequence[str]) -> list[EmbeddedText]:
-        prepared = [self._encoder.prepare_text(text) for text in texts]
+    def _encode_pictures(self, items: Sequence[PictureItem]) -> list[PictureRows]:
+        with self._metrics.encode_seconds.labels("both", "picture").time():
+            rows = encode_pictures(self._encoder, items)
+        self._last_success["pictures"] = time.monotonic()
+        return rows
+
+    def _encode_texts(self, items: Sequence[TextItem]) -> list[TextRows]:
         with self._metrics.encode_seconds.labels("both", "text").time():
-            embedded = self._encoder.encode_texts(prepared)
+            rows = encode_texts(self._encoder, items)
         self._last_success["texts"] = time.monotonic()
-        return [
-            _embedded_text(text, appearance, structure)
-            for text, appearance, structure in zip(prepared, embedded.appearance, embedded.structure, strict=True)
-        ]
+        return rows
 
     async def _in_pool(self, work: Callable[[], ResultT], lane: Lane = Lane.INTERACTIVE) -> ResultT:
         return await asyncio.get_running_loop().run_in_executor(self._decode_pools[lane], work)
@@ -304,7 +324,3 @@ def _default_decode_threads(device: str) -> int:
     """Leave a model on the CPU half of the cores: decoding is far quicker than encoding and need not be ahead."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // 2) if device == "cpu" else cores
-
-
-def _embedded_text(text: PreparedText, appearance: Vector, structure: Vector) -> EmbeddedText:
-    return EmbeddedText(text.structural_text, text.num_tokens, text.is_truncated, appearance, structure)

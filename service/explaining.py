@@ -12,7 +12,8 @@ import anyio.to_thread
 import numpy as np
 from numpy.typing import NDArray
 
-from service.embedding import EmbeddedRegions, EmbeddedText, Embedder
+from service.embedding import EmbeddedRegions, Embedder
+from service.encoding import EmbeddedText
 from service.images import encode_png
 from service.schemas import Explanation, Phrase, PhrasePair, RegionOut
 from service.search.cache import QueryCache

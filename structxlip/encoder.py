@@ -240,6 +240,10 @@ class TwoViewEncoder:
             return ViewEmbeddings(_finite(both[: len(images)]), _finite(both[len(images) :]))
         return ViewEmbeddings(_finite(self._towers.images(rgb)), _finite(self._towers.edges(edges)))
 
+    def encode_rgb(self, rgb: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Embed the appearance alone of resized pictures, uint8 `(S, S, 3)`, into unit rows `(N, D)`."""
+        return _finite(self._towers.images(np.stack(rgb))) if rgb else self._no_rows()
+
     def encode_edge_maps(self, edges: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Embed edge maps, uint8 `(S, S)` with white lines on black, into unit rows `(N, D)`.
 
@@ -256,6 +260,10 @@ class TwoViewEncoder:
             return self._no_embeddings()
         rows = self._encode_rows([text.tokens for text in texts] + [text.structural_tokens for text in texts])
         return ViewEmbeddings(_finite(rows[: len(texts)]), _finite(rows[len(texts) :]))
+
+    def encode_tokens(self, tokens: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
+        """Embed token rows, int64 `(L,)` each of its own length, into unit rows `(N, D)`."""
+        return _finite(self._encode_rows(tokens)) if tokens else self._no_rows()
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Return int64 `(B, L)`, `L` the longest text where the tower may be cut, else the context length."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from service.batching import Lane
 from service.bodies import body_documentation, json_body
-from service.embedding import EmbeddedPicture, EmbeddedText
+from service.encoding import EmbeddedText, OneView, View
 from service.problems import InvalidRequest
 from service.querying import check_text_bytes
 from service.schemas import (
@@ -68,11 +68,11 @@ async def openai_embeddings(
 ) -> OpenAiEmbeddingAnswer:
     """Embed texts (or `data:` URIs of pictures) and answer in the OpenAI shape."""
     inputs = [body.input] if isinstance(body.input, str) else body.input
-    embedded = await asyncio.gather(*(_embed_input(value, state) for value in inputs))
-    num_tokens = sum(item.num_tokens for item in embedded if isinstance(item, EmbeddedText))
+    embedded = await asyncio.gather(*(_embed_input(value, body.view, state) for value in inputs))
+    num_tokens = sum(item.num_tokens for item in embedded)
     return OpenAiEmbeddingAnswer(
         data=[
-            OpenAiEmbedding(index=index, embedding=_encoded(getattr(item, body.view), body.encoding_format))
+            OpenAiEmbedding(index=index, embedding=_encoded(item.vector, body.encoding_format))
             for index, item in enumerate(embedded)
         ],
         model=state.encoder.name,
@@ -80,16 +80,16 @@ async def openai_embeddings(
     )
 
 
-async def _embed_input(value: str, state: ServiceState) -> EmbeddedText | EmbeddedPicture:
+async def _embed_input(value: str, view: View, state: ServiceState) -> OneView:
     if not value.startswith("data:image/"):
         check_text_bytes(value, state)
-        return await state.embedder.embed_text(value, lane=Lane.BULK)
+        return await state.embedder.embed_text_view(value, view, lane=Lane.BULK)
     state.embedder.admission.refuse_when_full()
     try:
         data = base64.b64decode(value.partition(",")[2], validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidRequest("the data: URI does not hold valid base64") from error
-    return await state.embedder.embed_picture(data, lane=Lane.BULK)
+    return await state.embedder.embed_picture_view(data, view, lane=Lane.BULK)
 
 
 def _encoded(vector: NDArray[np.float32], encoding_format: str) -> list[float] | str:

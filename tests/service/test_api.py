@@ -285,6 +285,18 @@ def test_the_openai_shape_is_kept(client: httpx.Client, pictures: list[bytes]) -
     assert structure["data"][0]["embedding"] == pytest.approx(answer["data"][0]["embedding"], abs=1e-5)
 
 
+def test_one_view_is_the_same_alone_as_with_the_other(client: httpx.Client, pictures: list[bytes]) -> None:
+    encoded = [base64.b64encode(picture).decode() for picture in pictures[:2]]
+    texts = ["a red chair", "two round blue tables"]
+    both = client.post("/embed", json={"texts": texts, "images": encoded}).json()
+    for view in ("appearance", "structure"):
+        inputs = [*texts, *(f"data:image/jpeg;base64,{picture}" for picture in encoded)]
+        alone = client.post("/v1/embeddings", json={"input": inputs, "view": view}).json()
+        expected = [item[view] for item in (*both["texts"], *both["images"])]
+        np.testing.assert_allclose([item["embedding"] for item in alone["data"]], expected, atol=1e-5)
+    assert alone["usage"]["total_tokens"] < sum(text["num_tokens"] for text in both["texts"])  # "red", "blue" left out
+
+
 def test_info_tells_that_a_plain_models_structure_is_untrained(client: httpx.Client) -> None:
     info = client.get("/info").json()
     assert info["model"]["structure_is_trained"] is False
