@@ -18,10 +18,19 @@ ROWS_A_CALL = 1000
 QUIET_LOOKS = 4
 
 
-def fill_collection(folder: Path, *, num: int, dimension: int, fingerprint: str, seed: int = 0) -> None:
-    """Store ``num`` pictures that share one file and have random vectors of clustered directions.
+def fill_collection(
+    folder: Path,
+    *,
+    num: int,
+    dimension: int,
+    fingerprint: str,
+    seed: int = 0,
+    rows: NDArray[np.float32] | None = None,
+) -> None:
+    """Store ``num`` pictures that share one file, with these vectors of both views side by side.
 
-    Returns when the engine that suits their number is made and saved.
+    Without ``rows`` they have random vectors of clustered directions. Returns when the engine that suits their number
+    is made and saved.
     """
     buffer = io.BytesIO()
     Image.new("RGB", (16, 16), (90, 120, 60)).save(buffer, "PNG")
@@ -32,10 +41,13 @@ def fill_collection(folder: Path, *, num: int, dimension: int, fingerprint: str,
     collection = LocalCollection.open(folder, dimension=dimension, fingerprint=fingerprint)
     for start in range(0, num, ROWS_A_CALL):
         size = min(ROWS_A_CALL, num - start)
-        appearance, structure = (
-            unit(centres[chance.integers(0, 256, size)] + 0.6 * unit(chance.standard_normal((size, dimension))))
-            for _ in range(2)
-        )
+        if rows is not None:
+            appearance, structure = np.split(rows[start : start + size], 2, axis=1)
+        else:
+            appearance, structure = (
+                unit(centres[chance.integers(0, 256, size)] + 0.6 * unit(chance.standard_normal((size, dimension))))
+                for _ in range(2)
+            )
         collection.add(
             [
                 NewImage(
