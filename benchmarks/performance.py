@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.peers import page as peers
 from benchmarks.results import RESULTS
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -50,8 +51,14 @@ def read_results(folder: Path = RESULTS) -> dict[str, Result]:
 
 def render(results: Mapping[str, Result]) -> str:
     """Return the page."""
-    parts = [_INTRODUCTION, _engines(results), _encoders(results["encoders"]), _service(results)]
-    return "\n".join(part.strip() + "\n" for part in parts)
+    parts = [
+        _INTRODUCTION,
+        _engines(results),
+        _encoders(results["encoders"]),
+        _service(results),
+        peers.section(results, _table, _source),
+    ]
+    return "\n".join(part.strip() + "\n" for part in parts if part)
 
 
 def _engines(results: Mapping[str, Result]) -> str:
@@ -250,6 +257,8 @@ def draw(results: Mapping[str, Result], folder: Path) -> None:
     figure.savefig(folder / "performance-engines.png", dpi=110)
     if len(present) > 1:
         _draw_growth(present, folder / "performance-growth.png")
+    if peers.INFINITY in results:
+        peers.draw(results[peers.INFINITY], folder / peers.PLOT)
 
 
 def _draw_growth(present: Sequence[Mapping[str, Any]], path: Path) -> None:

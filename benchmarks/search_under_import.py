@@ -1,11 +1,12 @@
 """How long a search takes while pictures are being added, against the same search on an idle service.
 
     python -m benchmarks.search_under_import                     # a ViT-B/32 with random weights
+    python -m benchmarks.search_under_import --kinds text --rate 20 --precision bf16
     python -m benchmarks.search_under_import --shared-machine    # keep the ratios only: the machine has other work
 
 Four phases, in this order, repeated each round: searches alone, searches during an import, the import alone, and
 searches alone again (the two idle phases are pooled, so that drift of the machine meets both sides). Searches by words
-and by a picture come one at a time at a fixed rate, and each is new to the service, so that no cache answers.
+and by a picture come one at a time in turn at a fixed rate, and each is new to the service, so that no cache answers.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from benchmarks.results import summarise_milliseconds, write_result
 
 SAMPLES = Path(__file__).parents[1] / "service" / "samples"
 PER_REQUEST = 32
+KINDS = ("text", "picture")
 
 
 def main() -> None:
@@ -39,6 +41,8 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, default=SAMPLES)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each phase")
     parser.add_argument("--rate", type=float, default=2.0, help="searches a second, of each kind")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="what is searched by")
+    parser.add_argument("--precision", choices=["f32", "bf16"], default="f32")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--shared-machine", action="store_true", help="keep ratios only, no absolute times")
     parser.add_argument("--name", default="search_under_import")
@@ -46,7 +50,15 @@ def main() -> None:
     files = [path.read_bytes() for path in sorted(arguments.pictures.rglob("*.jpg"))[:200]]
     with tempfile.TemporaryDirectory() as folder:
         model = arguments.model or write_reference_model(Path(folder) / "model")
-        figures = measure(model, files, seconds=arguments.seconds, rate=arguments.rate, rounds=arguments.rounds)
+        figures = measure(
+            model,
+            files,
+            seconds=arguments.seconds,
+            rate=arguments.rate,
+            rounds=arguments.rounds,
+            kinds=arguments.kinds,
+            precision=arguments.precision,
+        )
     if arguments.shared_machine:
         figures = {"shared_machine": True, "ratios": figures["ratios"], "searches": figures["searches"]}
     noted = vars(arguments) | {"model": arguments.model or "random ViT-B/32, 4-layer text tower"}
@@ -57,8 +69,7 @@ def main() -> None:
 class _Phase:
     """What was seen in one kind of phase."""
 
-    by_text: list[float] = field(default_factory=list)
-    by_picture: list[float] = field(default_factory=list)
+    seconds_by: dict[str, list[float]] = field(default_factory=dict)
     num_added: int = 0
     seconds: float = 0.0
 
@@ -67,36 +78,55 @@ class _Phase:
         return self.num_added / self.seconds
 
 
-def measure(model: str, files: Sequence[bytes], *, seconds: float, rate: float, rounds: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Searching:
+    """What is searched by, and how often a second each."""
+
+    kinds: Sequence[str]
+    rate: float
+
+
+def measure(
+    model: str,
+    files: Sequence[bytes],
+    *,
+    seconds: float,
+    rate: float,
+    rounds: int,
+    kinds: Sequence[str] = KINDS,
+    precision: str = "f32",
+) -> dict[str, Any]:
     """Return latencies and rates of each phase, and the ratios between them."""
     idle, both, import_alone = _Phase(), _Phase(), _Phase()
-    numbers = itertools.count()
-    with tempfile.TemporaryDirectory() as folder, service_process.running(model, Path(folder)) as (url, _):
+    numbers, searching = itertools.count(), _Searching(kinds, rate)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        service_process.running(model, Path(folder), precision=precision) as (url, _),
+    ):
         with _importing(url, files, numbers, _Phase()):
             time.sleep(min(seconds, 3.0))  # warm up, and something to find
         for _ in range(rounds):
-            _search(url, files, numbers, idle, seconds / 2, rate)
+            _search(url, files, numbers, idle, seconds / 2, searching)
             with _importing(url, files, numbers, both):
                 time.sleep(1.0)
-                _search(url, files, numbers, both, seconds, rate)
+                _search(url, files, numbers, both, seconds, searching)
             with _importing(url, files, numbers, import_alone):
                 time.sleep(seconds)
-            _search(url, files, numbers, idle, seconds / 2, rate)
-    text = summarise_milliseconds(idle.by_text), summarise_milliseconds(both.by_text)
-    picture = summarise_milliseconds(idle.by_picture), summarise_milliseconds(both.by_picture)
+            _search(url, files, numbers, idle, seconds / 2, searching)
+    alone = {kind: summarise_milliseconds(idle.seconds_by[kind]) for kind in kinds}
+    amid = {kind: summarise_milliseconds(both.seconds_by[kind]) for kind in kinds}
     return {
-        "searches": {"by_text": text[1]["count"], "by_picture": picture[1]["count"]},
-        "milliseconds": {
-            "by_text": {"idle": text[0], "during_import": text[1]},
-            "by_picture": {"idle": picture[0], "during_import": picture[1]},
-        },
+        "searches": {f"by_{kind}": amid[kind]["count"] for kind in kinds},
+        "milliseconds": {f"by_{kind}": {"idle": alone[kind], "during_import": amid[kind]} for kind in kinds},
         "pictures_per_second": {
             "import_alone": round(import_alone.pictures_per_second, 2),
             "import_with_searches": round(both.pictures_per_second, 2),
         },
         "ratios": {
-            "by_text": {q: round(text[1][q] / text[0][q], 2) for q in ("p50", "p95", "p99")},
-            "by_picture": {q: round(picture[1][q] / picture[0][q], 2) for q in ("p50", "p95", "p99")},
+            **{
+                f"by_{kind}": {q: round(amid[kind][q] / alone[kind][q], 2) for q in ("p50", "p95", "p99")}
+                for kind in kinds
+            },
             "import": round(both.pictures_per_second / import_alone.pictures_per_second, 2),
         },
     }
@@ -132,21 +162,21 @@ def _importing(url: str, files: Sequence[bytes], numbers: Iterator[int], phase: 
 
 
 def _search(
-    url: str, files: Sequence[bytes], numbers: Iterator[int], phase: _Phase, seconds: float, rate: float
+    url: str, files: Sequence[bytes], numbers: Iterator[int], phase: _Phase, seconds: float, searching: _Searching
 ) -> None:
-    """Search at a fixed rate, by words and by a picture in turn."""
+    """Search at a fixed rate, by each kind in turn."""
     started = time.perf_counter()
     with httpx.Client(base_url=url, timeout=120) as client:
-        for turn in itertools.count():
-            due = started + turn / (2 * rate)
+        for turn, kind in enumerate(itertools.cycle(searching.kinds)):
+            due = started + turn / (len(searching.kinds) * searching.rate)
             if due - started >= seconds:
                 return
             time.sleep(max(0.0, due - time.perf_counter()))
-            if turn % 2:
+            if kind == "picture":
                 body = {"image": base64.b64encode(_different(files, numbers)).decode()}
-                phase.by_picture.append(_timed_search(client, body))
             else:
-                phase.by_text.append(_timed_search(client, {"text": f"a round table left of {next(numbers)} chairs"}))
+                body = {"text": f"a round table left of {next(numbers)} chairs"}
+            phase.seconds_by.setdefault(kind, []).append(_timed_search(client, body))
 
 
 def _timed_search(client: httpx.Client, body: dict[str, str]) -> float:
