@@ -45,6 +45,9 @@ from structxlip.sketch import WORKING_SIDE, EmptySketchError
 
 ResultT = TypeVar("ResultT")
 
+# Of the time after which an idle queue is asked to prove that it answers: so many times it, beside one that serves.
+CANARY_PATIENCE = 6
+
 
 @dataclass(frozen=True, slots=True)
 class PictureFacts:
@@ -258,11 +261,14 @@ class Embedder:
         """Push a known text and a known picture through the queues, to prove that they still answer.
 
         A queue that answered others within ``idle_seconds`` has proved it already: beside an import, a canary would
-        only pass for somebody who searches.
+        only pass for somebody who searches. While the other queue serves somebody, one that is idle is asked less
+        often: a picture takes the cores from texts for up to a tenth of a second.
         """
         size = self._encoder.image_size
         blank = PreparedImage(rgb=np.full((size, size, 3), 127, np.uint8), edges=np.zeros((size, size), np.uint8))
         since = {queue: time.monotonic() - last for queue, last in self._last_success.items()}
+        if min(since.values()) < idle_seconds:
+            idle_seconds *= CANARY_PATIENCE
         songs: list[Coroutine[Any, Any, object]] = []
         if since["texts"] >= idle_seconds:
             songs.append(self.embed_text("a canary"))

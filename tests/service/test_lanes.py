@@ -84,5 +84,24 @@ def test_a_canary_sings_only_where_nobody_was_heard(tiny_model: str, settings: S
     assert asyncio.run(scenario()) == [2, 2]  # two views of a blank picture, twice
 
 
+def test_an_idle_queue_is_asked_less_often_beside_a_busy_one(tiny_model: str, settings: Settings) -> None:
+    async def scenario() -> list[int]:
+        embedder, images = slow_embedder(tiny_model, settings, seconds_per_picture=0.0)
+        embedder.start()
+        try:
+            await embedder.run_canary(idle_seconds=60)
+            await asyncio.sleep(0.5)
+            await embedder.embed_text("somebody searches")
+            await embedder.run_canary(idle_seconds=0.2)  # by itself, half a second would be long enough
+            beside = len(images.batches)
+            await asyncio.sleep(0.5)
+            await embedder.run_canary(idle_seconds=0.2)  # now nobody searches
+            return [beside, len(images.batches)]
+        finally:
+            await asyncio.to_thread(embedder.close)
+
+    assert asyncio.run(scenario()) == [1, 2]
+
+
 def test_decoding_leaves_cores_to_a_model_that_needs_them() -> None:
     assert 1 <= _default_decode_threads("cpu") <= _default_decode_threads("cuda")
