@@ -1,5 +1,6 @@
 """The rendered scenes as a data set: pictures with their captions and facts, made when they are asked for."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from training.scenes.captions import describe_scene
 from training.scenes.chance import Chance
 from training.scenes.drawing import Image
+from training.scenes.parts import Part, cut_part
 from training.scenes.rendering import render_scene
 from training.scenes.sampling import described_scene, sample_scene
 from training.scenes.scene import SCENES_VERSION, Scene
@@ -89,5 +91,16 @@ class SceneDataset:
         """The caption alone, in one of endlessly many phrasings."""
         return self._tell(described_scene(self.split, index, self.seed), index, phrasing)
 
+    def part(self, index: int, number: int = 0) -> Part:
+        """One of endlessly many parts of scene ``index``, which need not be below the number of scenes."""
+        scene = sample_scene(self.split, index, self.seed)
+        return _cut(scene, number, self.size)
+
     def _tell(self, scene: Scene, index: int, phrasing: int) -> str:
         return describe_scene(scene, Chance("caption", SCENES_VERSION, self.split, index, self.seed, phrasing))
+
+
+# A part's phrase and its picture are asked for one after the other.
+@functools.lru_cache(maxsize=4)
+def _cut(scene: Scene, number: int, size: int) -> Part:
+    return cut_part(scene, Chance("part", SCENES_VERSION, scene.split, scene.index, scene.seed, number), size)
