@@ -189,7 +189,7 @@ class ScenesSource:
         part = index - len(self._scenes)
         if part < 0:
             return (self._scenes.caption(index, phrasing=epoch),)
-        return (self._scenes.part(part, epoch).phrase,)
+        return (self._scenes.part_phrase(part, epoch),)
 
     def read(self, index: int, epoch: int = 0) -> RawPair:
         """Render the scene, or a part of one."""

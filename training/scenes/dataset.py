@@ -1,6 +1,5 @@
 """The rendered scenes as a data set: pictures with their captions and facts, made when they are asked for."""
 
-import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 from training.scenes.captions import describe_scene
 from training.scenes.chance import Chance
 from training.scenes.drawing import Image
-from training.scenes.parts import Part, cut_part
+from training.scenes.parts import Part, PartPlan, plan_part
 from training.scenes.rendering import render_scene
 from training.scenes.sampling import described_scene, sample_scene
 from training.scenes.scene import SCENES_VERSION, Scene
@@ -93,14 +92,15 @@ class SceneDataset:
 
     def part(self, index: int, number: int = 0) -> Part:
         """One of endlessly many parts of scene ``index``, which need not be below the number of scenes."""
-        scene = sample_scene(self.split, index, self.seed)
-        return _cut(scene, number, self.size)
+        return self._plan(index, number).cut(self.size)
+
+    def part_phrase(self, index: int, number: int = 0) -> str:
+        """The part's phrase alone."""
+        return self._plan(index, number).phrase
+
+    def _plan(self, index: int, number: int) -> PartPlan:
+        chance = Chance("part", SCENES_VERSION, self.split, index, self.seed, number)
+        return plan_part(sample_scene(self.split, index, self.seed), chance)
 
     def _tell(self, scene: Scene, index: int, phrasing: int) -> str:
         return describe_scene(scene, Chance("caption", SCENES_VERSION, self.split, index, self.seed, phrasing))
-
-
-# A part's phrase and its picture are asked for one after the other.
-@functools.lru_cache(maxsize=4)
-def _cut(scene: Scene, number: int, size: int) -> Part:
-    return cut_part(scene, Chance("part", SCENES_VERSION, scene.split, scene.index, scene.seed, number), size)

@@ -4,7 +4,7 @@ A model that reads whole scenes of 40 words and more makes little of a part: par
 and what a few words mean.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -39,36 +39,50 @@ class Part(NamedTuple):
     box: NDArray[np.float32]
 
 
-def cut_part(scene: Scene, chance: Chance, size: int) -> Part:
-    """Cut one thing out of a scene.
+@dataclass(frozen=True)
+class PartPlan:
+    """A part before it is drawn, which takes longest.
+
+    Attributes:
+        scene: What it is cut out of; one of several objects is a group of its own here.
+        place: Of the group that is meant.
+        frame: What is cut out.
+        phrase: Its words.
+    """
+
+    scene: Scene
+    place: int
+    frame: Box
+    phrase: str
+
+    def cut(self, size: int) -> Part:
+        """Draw it for a model whose pictures have this side."""
+        picture = render_scene(self.scene, ENLARGED * size)
+        side = len(picture)
+        left, top = (min(round(low * side), side - LEAST_SIDE) for low in (self.frame.left, self.frame.top))
+        right = max(round(self.frame.right * side), left + LEAST_SIDE)
+        bottom = max(round(self.frame.bottom * side), top + LEAST_SIDE)
+        box = self.scene.groups[self.place].box
+        corners = np.array([[box.left, box.top, box.right, box.bottom]]) * side
+        within = (corners - (left, top, left, top)) / ((right - left, bottom - top) * 2)
+        return Part(
+            rgb=np.ascontiguousarray(picture[top:bottom, left:right]),
+            phrase=self.phrase,
+            box=np.clip(within, 0, 1).astype(np.float32),
+        )
+
+
+def plan_part(scene: Scene, chance: Chance) -> PartPlan:
+    """Choose one thing of a scene.
 
     Args:
         scene: Of which each group is as likely.
-        chance: Chooses the group or one object of it, the words, and how loosely it is cut out: mostly near its
-            bounds, sometimes anything up to the whole scene.
-        size: Side of the model's pictures.
+        chance: Chooses the group or one object of it, how loosely it is cut out (mostly near its bounds, sometimes
+            anything up to the whole scene), and the words.
     """
     place, scene = _chosen(scene, chance)
     frame = _frame(scene.groups[place].box, chance)
-    picture = render_scene(scene, ENLARGED * size)
-    side = len(picture)
-    left, top = (min(round(low * side), side - LEAST_SIDE) for low in (frame.left, frame.top))
-    right, bottom = (
-        max(round(high * side), low + LEAST_SIDE) for high, low in ((frame.right, left), (frame.bottom, top))
-    )
-    box = scene.groups[place].box
-    width, height = right - left, bottom - top
-    within = [
-        (box.left * side - left) / width,
-        (box.top * side - top) / height,
-        (box.right * side - left) / width,
-        (box.bottom * side - top) / height,
-    ]
-    return Part(
-        rgb=np.ascontiguousarray(picture[top:bottom, left:right]),
-        phrase=phrase_of(scene, place, chance),
-        box=np.clip(np.array([within], np.float32), 0, 1),
-    )
+    return PartPlan(scene, place, frame, phrase_of(scene, place, chance))
 
 
 def _chosen(scene: Scene, chance: Chance) -> tuple[int, Scene]:
