@@ -62,7 +62,7 @@ def measure(encoder: TwoViewEncoder, data: str, background: str, size: int, *, s
                     scores
                     - level.expected(*_background(known.scores(q.appearance, q.structure, weight)), num_images=size)
                 )
-                / level.residual
+                / level.scale(size)
                 for scores in outcomes[name]
             )
             for name, q in copies.items()

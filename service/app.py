@@ -23,7 +23,7 @@ from service.model import BackendChange
 from service.problems import MEDIA_TYPE as PROBLEM_MEDIA_TYPE
 from service.problems import Problem, install_problem_handlers
 from service.remote_images import RemoteImages
-from service.routers import adding, embeddings, explaining, images, page, searching, system, watchlists
+from service.routers import adding, embeddings, explaining, images, page, reference, searching, system, watchlists
 from service.routes import include_routers
 from service.schemas import AnsweredProblem
 from service.search.cache import QueryCache
@@ -80,6 +80,9 @@ def create_app(
         title="StructXLIP search",
         summary="Find pictures by appearance and by structure.",
         version=version("structxlip"),
+        # Their scripts come from elsewhere; `routers.reference` serves /docs.
+        docs_url=None,
+        redoc_url=None,
         lifespan=_lifespan(settings, metrics, encoder, collection, backend_change),
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
@@ -94,7 +97,7 @@ def create_app(
         system.router,
     )
     include_routers(app, api, responses=PROBLEM_RESPONSES)
-    include_routers(app, [page.create_router()])
+    include_routers(app, [page.create_router(), reference.create_router()])
     install_collection_problems(app)
     # The last added stands outermost: problems > metrics > security > CORS > routes.
     if settings.cors_origins:

@@ -4,14 +4,15 @@ Scores of different queries cannot be compared: one sentence scores 0.3 on every
 So each query is also scored on a fixed *background* of pictures, kept with the checkpoint. From the mean `μ` and the
 spread `σ` of these scores follows what the best of `M` pictures without a match should score,
 
-    expected = a·k + b·μ + c·σ + d·k·(g(M) − g(M₀)),     surprise t = (score − expected) / (r·k)
+    expected = a·k + b·μ + c·σ + d·k·(q − 1)/s,     surprise t = (score − expected) / (r·q·k),     q = (M/M₀)^s
 
-with coefficients fitted on validation queries whose own picture was taken away (`M₀` pictures each). `g(M)` is how far
-the best of `M` background pictures stands above `μ`, in units of `σ`: a larger collection holds better chance hits.
-`k` is the length of the query, 1 for a single term. A query *has a match* when its best hit reaches the level that a
-stated share of the queries without one reach, and a hit's *confidence* is a logistic function of `t`, fitted to how
-often a best hit was the right one. Coefficients are kept for each kind of query at several structure weights and
-interpolated between them.
+with coefficients fitted on validation queries whose own picture was taken away (`M₀` pictures each). A larger
+collection holds better chance hits, but ever less so: the best of many draws from scores that have an upper end moves
+up and draws together by the same power `s < 0` of their number (the extreme-value law; `s = 0` is its limit, in which
+the best rises by `d` with each unit of `log M`). `k` is the length of the query, 1 for a single term. A query *has a
+match* when its best hit reaches the level that a stated share of the queries without one reach, and a hit's
+*confidence* is a logistic function of `t`, fitted to how often a best hit was the right one. Coefficients are kept for
+each kind of query at several structure weights and interpolated between them.
 
 Shapes: `N` background pictures, `D` embedding, `Q` queries.
 """
@@ -33,7 +34,12 @@ Vector = NDArray[np.float32]
 Matrix = NDArray[np.float32]
 Numbers = NDArray[np.float64]
 
-KIND = "background-1"
+KIND = "background-2"
+# Kept the best of so many background pictures instead of a law.
+FORMER_KIND = "background-1"
+# Of a law that is read off the background: the increments over so many doublings of its size.
+NUM_DOUBLINGS = 4
+LEAST_SHAPE = -0.5
 # A spread below this is rounding: every background picture scores the same.
 LEAST_SPREAD = 1e-6
 EULER = 0.5772156649
@@ -92,38 +98,34 @@ class MatchLevel:
         offset: `a`.
         per_mean: `b`.
         per_spread: `c`.
-        per_growth: `d`, the mean spread.
+        per_growth: `d`.
+        shape: `s`, at most 0.
         residual: `r`, the spread of what the fit leaves.
         num_images: `M₀`.
         level: The surprise that a best hit must reach.
         slope: Of the logistic function.
         intercept: Of the logistic function.
-        growth: `g` at 1, 2, 4, … pictures.
     """
 
     offset: float
     per_mean: float
     per_spread: float
     per_growth: float
+    shape: float
     residual: float
     num_images: float
     level: float
     slope: float
     intercept: float
-    growth: tuple[float, ...]
-
-    def growth_at(self, num_images: float) -> float:
-        """Return `g(M)`, linear in `log M`; beyond the background it goes on as it last rose."""
-        octave = math.log2(max(1.0, num_images))
-        last = len(self.growth) - 1
-        if octave <= last or last == 0:
-            return float(np.interp(octave, np.arange(last + 1), self.growth))
-        return self.growth[-1] + (octave - last) * (self.growth[-1] - self.growth[-2])
 
     def expected(self, mean: Numbers, spread: Numbers, *, num_images: float, length: float = 1.0) -> Numbers:
         """Return what the best of `M` pictures without a match should score, for each query."""
-        grown = self.per_growth * (self.growth_at(num_images) - self.growth_at(self.num_images))
+        grown = self.per_growth * growth(num_images / self.num_images, self.shape)
         return np.asarray(length * (self.offset + grown) + self.per_mean * mean + self.per_spread * spread)
+
+    def scale(self, num_images: float) -> float:
+        """Return the score of one unit of surprise, `r·q`."""
+        return float(self.residual * (num_images / self.num_images) ** self.shape)
 
     def confidence(self, surprise: float) -> float:
         """Return the logistic function of a surprise, 0 to 1."""
@@ -214,7 +216,7 @@ class MatchCalibration:
         level = coefficients.level if rate == self.false_accept_rate else gumbel_level(rate)
         return Judgement(
             expected=float(expected),
-            scale=max(coefficients.residual * length, LEAST_SPREAD),
+            scale=max(coefficients.scale(max(1, num_images)) * length, LEAST_SPREAD),
             level=level,
             slope=coefficients.slope,
             intercept=coefficients.intercept,
@@ -249,7 +251,7 @@ class MatchCalibration:
     def from_statistics(
         cls, statistics: Mapping[str, Any], *, background: Background, false_accept_rate: float
     ) -> MatchCalibration:
-        """Read back what `statistics` gave.
+        """Read back what `statistics` gave, or gave when it was of the former kind.
 
         Raises:
             ValueError: If it is something else, or belongs to another background.
@@ -259,8 +261,8 @@ class MatchCalibration:
         levels: dict[QueryKind, list[tuple[float, MatchLevel]]] = {}
         try:
             for row in statistics["levels"]:
-                values = {part.name: row[part.name] for part in fields(MatchLevel)}
-                level = MatchLevel(**values | {"growth": tuple(values["growth"])})
+                row = _with_law(row) if "growth" in row else row
+                level = MatchLevel(**{part.name: row[part.name] for part in fields(MatchLevel)})
                 levels.setdefault(QueryKind(row["kind"]), []).append((float(row["structure_weight"]), level))
         except (KeyError, TypeError) as error:
             raise ValueError(f"the calibration's statistics lack {error}") from error
@@ -276,32 +278,10 @@ def gumbel_level(rate: float) -> float:
     return scale * (-math.log(-math.log1p(-rate)) - EULER)
 
 
-def growth_of(background_scores: Numbers) -> tuple[float, ...]:
-    """Return `g` at 1, 2, 4, … pictures: the mean height of the best of so many above the mean, in spreads.
-
-    Exact for draws without replacement: the `i`-th smallest of `N` is the best of `m` in `C(i−1, m−1)` of `C(N, m)`.
-
-    Args:
-        background_scores: `(Q, N)`.
-    """
-    ordered = np.sort(background_scores.astype(np.float64), axis=1)
-    spread = np.maximum(ordered.std(axis=1, keepdims=True), LEAST_SPREAD)
-    heights = ((ordered - ordered.mean(axis=1, keepdims=True)) / spread).mean(axis=0)
-    num = len(heights)
-    sizes = [2**octave for octave in range(int(math.log2(num)) + 1)]
-    return tuple(float(_shares_of_best(num, size) @ heights) for size in sizes)
-
-
-def _shares_of_best(num: int, size: int) -> Numbers:
-    shares = np.zeros(num)
-    total = _log_choose(num, size)
-    for rank in range(size, num + 1):
-        shares[rank - 1] = math.exp(_log_choose(rank - 1, size - 1) - total)
-    return shares
-
-
-def _log_choose(num: int, size: int) -> float:
-    return math.lgamma(num + 1) - math.lgamma(size + 1) - math.lgamma(num - size + 1)
+def growth(times: float, shape: float) -> float:
+    """Return `(times^shape − 1) / shape`, and its limit `log(times)` where the shape is 0."""
+    rise = math.log(times)
+    return math.expm1(shape * rise) / shape if abs(shape * rise) > 1e-9 else rise
 
 
 def _length(appearance: Vector, structure: Vector, weight: float) -> float:
@@ -311,19 +291,32 @@ def _length(appearance: Vector, structure: Vector, weight: float) -> float:
 
 
 def _between(first: MatchLevel, second: MatchLevel, share: float) -> MatchLevel:
-    def mix(name: str) -> Any:
-        low, high = np.asarray(getattr(first, name)), np.asarray(getattr(second, name))
-        return ((1 - share) * low + share * high).tolist()
+    return MatchLevel(
+        **{
+            part.name: (1 - share) * getattr(first, part.name) + share * getattr(second, part.name)
+            for part in fields(MatchLevel)
+        }
+    )
 
-    values = {part.name: mix(part.name) for part in fields(MatchLevel)}
-    return MatchLevel(**values | {"growth": tuple(values["growth"])})
+
+def _with_law(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return coefficients of the former kind with the law that its heights follow.
+
+    They are those of the best of 1, 2, 4, … background pictures, in spreads: the last steps give the rise with each
+    unit of `log M`, and how it lessens from one doubling to the next gives the shape.
+    """
+    steps = np.diff(np.asarray(row["growth"], dtype=np.float64))[-NUM_DOUBLINGS:]
+    shape = 0.0
+    if len(steps) > 1 and steps[0] > 0 and steps[-1] > 0:
+        shape = min(0.0, max(LEAST_SHAPE, math.log2(steps[-1] / steps[0]) / (len(steps) - 1)))
+    # The last step ends at the background's size; it lessens or grows from there to the size that the fit was made at.
+    doublings = math.log2(max(1.0, row["num_images"])) - (len(row["growth"]) - 1.5)
+    rise = float(steps[-1]) * 2 ** (shape * doublings) / math.log(2) if len(steps) else 0.0
+    return {**row, "per_growth": row["per_growth"] * rise, "shape": shape}
 
 
 def _plain(level: MatchLevel) -> dict[str, JsonValue]:
-    return {
-        name: [round(step, 6) for step in value] if isinstance(value, tuple) else round(value, 6)
-        for name, value in asdict(level).items()
-    }
+    return {name: round(value, 6) for name, value in asdict(level).items()}
 
 
 def _logistic(value: float) -> float:

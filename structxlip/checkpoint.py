@@ -31,6 +31,7 @@ from torch import Tensor
 
 from structxlip.architecture import build_model
 from structxlip.atomic_folder import new_folder
+from structxlip.calibration import FORMER_KIND as FORMER_CALIBRATION_KIND
 from structxlip.calibration import KIND as CALIBRATION_KIND
 from structxlip.calibration import Background, MatchCalibration
 from structxlip.captions import build_caption_filter
@@ -418,7 +419,7 @@ def _background_bytes(background: Background) -> bytes:
 def _read_calibration(folder: Path, recorded: Calibration | None) -> MatchCalibration | None:
     if recorded is None:
         return None
-    if recorded.kind != CALIBRATION_KIND:
+    if recorded.kind not in (CALIBRATION_KIND, FORMER_CALIBRATION_KIND):
         _logger.warning("the calibration of %s is of the kind %r, which is not known here", folder, recorded.kind)
         return None
     path = folder / BACKGROUND_FILES.replace("*", str(recorded.statistics.get("background"))[:16])

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from structxlip.captions import Chunk, Chunker, sample_evenly
 from structxlip.edges import EdgeDetector, Picture
-from structxlip.regions import ColourAndContourRegions
+from structxlip.regions import WholeThingRegions
 
 MAX_PHRASES = 12
 MAX_REGIONS = 16
@@ -64,7 +64,7 @@ def find_phrases(text: str, chunker: Chunker) -> list[Chunk]:
 def find_regions(rgb: Picture, detector: EdgeDetector) -> Boxes:
     """Return boxes `(R, 4)` on whole pixels of a picture, at least one."""
     square = np.asarray(cv2.resize(rgb, (SIDE, SIDE), interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    boxes, is_box = ColourAndContourRegions(max_regions=MAX_REGIONS).propose(square, detector.detect(square))
+    boxes, is_box = WholeThingRegions(max_regions=MAX_REGIONS).propose(square, detector.detect(square))
     height, width = rgb.shape[:2]
     snapped = [_on_pixels(box, width, height) for box in boxes[is_box].astype(np.float64)]
     large = [box for box in snapped if min((box[2] - box[0]) * width, (box[3] - box[1]) * height) >= LEAST_SIDE - 0.5]

@@ -38,6 +38,7 @@ def masked_contrastive_loss(
     *,
     logit_scale: Tensor | float,
     valid_B: Tensor | None = None,
+    meaning_B: Tensor | None = None,
     hard_negative_margin: float = 0.0,
     margin_features: Tensor | None = None,
     ranks: Ranks = ONE_PROCESS,
@@ -54,6 +55,7 @@ def masked_contrastive_loss(
         logit_scale: Scalar ``s = 1 / temperature``, already exponentiated. Detach it to keep a loss from
             moving it.
         valid_B: Which pairs count, bool; all where left out.
+        meaning_B: Integers; pairs with an equal one, such as those of the same words, are no negatives of each other.
         hard_negative_margin: ``γ``, 0 or above.
         margin_features: ``m``, `(B, any)`: usually the text embeddings. Receives no gradient.
         ranks: The processes that share the batch.
@@ -78,6 +80,8 @@ def masked_contrastive_loss(
         is_own_BN = _is_own_pair(num_pairs, ranks, query_BD.device)
         # An invalid row keeps its own column, so that its sum is over something; it then counts for nothing.
         is_column_BN = valid_N | is_own_BN
+        if meaning_B is not None:
+            is_column_BN = is_column_BN & ((meaning_B[:, None] != ranks.gather(meaning_B)) | is_own_BN)
         query_ND, key_ND = ranks.gather(torch.cat([query_BD, key_BD], dim=1)).chunk(2, dim=1)
         margin_BN: Tensor | float = 0.0
         if hard_negative_margin and margin_features is not None:

@@ -31,6 +31,8 @@ Mask: TypeAlias = NDArray[np.bool_]
 
 # A picture seldom has more parts than this that are large enough; the pairwise overlaps stay cheap.
 MAX_CANDIDATES = 96
+# Of a box in pixels: how wide a line's place inside its sides is, and how many pixels of line make one.
+INNER_RIM, LEAST_LINE = 3, 2
 FOUR_QUADRANTS_AND_CENTRE = (
     (0.0, 0.0, 0.5, 0.5),
     (0.5, 0.0, 1.0, 0.5),
@@ -123,12 +125,54 @@ class ColourAndContourRegions(BoxRules):
     def propose(self, rgb: Picture, edges: EdgeMap) -> tuple[Boxes, Mask]:
         """Return the boxes of areas and outlines, those that fill their box best and are largest first."""
         labels = _quantise_lab(_shrink(rgb, self.side), self.lightness_bins, self.colour_bins)
-        lines = _dilate(_shrink_lines(edges, self.side), self.line_width)
-        # Dilation moved the outer rim of a line outwards; an enclosed area ends where the dilated line begins.
-        outwards = (self.line_width // 2) / self.side
-        around, inside = _grow(_components(lines), -outwards), _grow(_components(1 - lines), outwards + 1 / self.side)
-        found = [*_components_of_labels(labels, self.min_area), around, inside]
+        outlines = _outlines(_shrink_lines(edges, self.side), self.line_width)
+        found = [*_components_of_labels(labels, self.min_area), *outlines]
         return self.select(_best_first(found), fill=_grid())
+
+    def config(self) -> dict[str, JsonValue]:
+        """Return the kind and the parameters."""
+        return _config_of(self)
+
+
+@dataclass(frozen=True)
+class WholeThingRegions(BoxRules):
+    """Boxes that hold something whole: lines follow their sides, and few cross them.
+
+    Candidates are those of `ColourAndContourRegions`, with the gaps of lines closed at several widths: a house is its
+    roof and its wall. A box is worth `t² · exp(−3 c) · √a`, with `t` the share of its four sides that a line follows
+    just inside, `c` the lines on a rim just outside as a share of its length, and `a` its area.
+
+    Args:
+        side: The square that the picture is shrunk to first, in pixels.
+        lightness_bins: Cells along the lightness.
+        colour_bins: Cells along each of the two colour axes.
+        max_line_width: Lines are dilated to 1, 3, 5, … up to this many pixels.
+    """
+
+    kind: ClassVar[str] = "whole-things"
+    min_area: float = 0.006
+    side: int = 112
+    lightness_bins: int = 4
+    colour_bins: int = 6
+    max_line_width: int = 13
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_within("side", self.side, 8, 1024)
+        _require_within("lightness_bins", self.lightness_bins, 1, 7)
+        _require_within("colour_bins", self.colour_bins, 1, 6)
+        _require_within("max_line_width", self.max_line_width, 1, 32)
+
+    def propose(self, rgb: Picture, edges: EdgeMap) -> tuple[Boxes, Mask]:
+        """Return the boxes that are worth most, those first; quadrants and centre fill what is left."""
+        labels = _quantise_lab(_shrink(rgb, self.side), self.lightness_bins, self.colour_bins)
+        lines = _shrink_lines(edges, self.side)
+        found = _components_of_labels(labels, self.min_area)
+        for width in range(1, self.max_line_width + 1, 2):
+            found += _outlines(lines, width)
+        candidates = self._of_right_size(_best_first(found))
+        best = np.argsort(-_wholeness(candidates, lines), kind="stable")
+        return self.select(suppress_overlaps(candidates[best], max_overlap=self.max_overlap), fill=_grid())
 
     def config(self) -> dict[str, JsonValue]:
         """Return the kind and the parameters."""
@@ -223,9 +267,11 @@ class RandomRegions(BoxRules):
         return _config_of(self)
 
 
-_PROPOSERS: dict[str, type[ColourAndContourRegions | ClusteredColourRegions | GridRegions | RandomRegions]] = {
+_PROPOSERS: dict[
+    str, type[ColourAndContourRegions | WholeThingRegions | ClusteredColourRegions | GridRegions | RandomRegions]
+] = {
     proposer.kind: proposer
-    for proposer in (ColourAndContourRegions, ClusteredColourRegions, GridRegions, RandomRegions)
+    for proposer in (ColourAndContourRegions, WholeThingRegions, ClusteredColourRegions, GridRegions, RandomRegions)
 }
 
 
@@ -317,6 +363,42 @@ def _quantise_lab(rgb: Picture, lightness_bins: int, colour_bins: int) -> NDArra
     cells = np.arange(256)[:, None] * np.array(bins) // 256 * np.array([colour_bins**2, colour_bins, 1])
     lab = cv2.LUT(cv2.cvtColor(rgb, cv2.COLOR_RGB2LAB), cells.astype(np.uint8).reshape(256, 1, 3))
     return np.asarray(lab.sum(axis=2), dtype=np.uint8)
+
+
+def _outlines(lines: NDArray[np.uint8], width: int) -> list[NDArray[np.float32]]:
+    """Return what lies around connected lines, and what they enclose, once they are dilated to a width."""
+    dilated = _dilate(lines, width)
+    side = len(lines)
+    # Dilation moved the outer rim of a line outwards; an enclosed area ends where the dilated line begins.
+    outwards = (width // 2) / side
+    return [_grow(_components(dilated), -outwards), _grow(_components(1 - dilated), outwards + 1 / side)]
+
+
+def _wholeness(boxes: Boxes, lines: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return what boxes are worth, see `WholeThingRegions`."""
+    side = len(lines)
+    sums = cv2.integral(lines)
+    left, top, right, bottom = np.rint(boxes * side).astype(int).clip(0, side).T
+    right, bottom = np.maximum(right, left + 1), np.maximum(bottom, top + 1)
+
+    def within(x1: NDArray[Any], y1: NDArray[Any], x2: NDArray[Any], y2: NDArray[Any]) -> NDArray[np.float64]:
+        x1, y1, x2, y2 = (places.clip(0, side) for places in (x1, y1, x2, y2))
+        return np.asarray(sums[y2, x2] - sums[y1, x2] - sums[y2, x1] + sums[y1, x1], dtype=np.float64)
+
+    def grown(margin: int) -> NDArray[np.float64]:
+        return within(left - margin, top - margin, right + margin, bottom + margin)
+
+    inner = INNER_RIM - 1
+    sides = (
+        within(left - 1, top, left + inner, bottom),
+        within(right - inner, top, right + 1, bottom),
+        within(left, top - 1, right, top + inner),
+        within(left, bottom - inner, right, bottom + 1),
+    )
+    followed = np.mean([line >= LEAST_LINE for line in sides], axis=0)
+    crossed = (grown(2) - grown(1)) / (2 * (right - left + bottom - top))
+    area = (right - left) * (bottom - top) / side**2
+    return np.asarray(followed**2 * np.exp(-3 * crossed) * np.sqrt(area))
 
 
 def _components_of_labels(labels: NDArray[np.uint8], min_area: float) -> list[NDArray[np.float32]]:

@@ -39,6 +39,8 @@ class SourceConfig:
         path: File or folder; for `shards` any fsspec path, with `{000..009}` or `*` for several.
         split: For `scenes` its name; for a manifest the value of the column `split` (all records where empty).
         num_scenes: How many scenes.
+        num_parts: For `scenes`: so many samples more, each of one thing cut out of the scene of the same number, with
+            the phrase that names it; drawn anew in every epoch.
         scenes_seed: Which of the rendered data sets.
         image_root: Folder that a manifest's picture names are relative to; the manifest's own folder unless given.
         image_field: Column of the picture's name.
@@ -52,6 +54,7 @@ class SourceConfig:
     path: str = ""
     split: str = ""
     num_scenes: Count = 1000
+    num_parts: Annotated[int, Field(ge=0)] = 0
     scenes_seed: int = 0
     image_root: str = ""
     image_field: str = "image"
@@ -125,6 +128,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.cache == "memory" and (self.num_workers or not self.augmentation.only_mirrors):
             raise ValueError("cache: memory needs num_workers: 0 and no augmentation but flip")
+        if self.cache == "memory" and self.train.num_parts:
+            raise ValueError("cache: memory keeps pictures, but parts of scenes are other ones in every epoch")
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -132,7 +132,7 @@ def _calibration(
         say(f"no calibration: {len(asked_rows)} validation pictures, {wanted.num_background} of background asked for")
         return None
     train, _ = validated(
-        open_source(config.data.train, image_size=encoder.image_size),
+        open_source(replace(config.data.train, num_parts=0), image_size=encoder.image_size),
         name="training",
         on_bad_record=config.data.on_bad_record,
         decode=False,

@@ -50,6 +50,7 @@ class Objective:
             features["image"],
             features["text"],
             logit_scale=scale,
+            meaning_B=torch.cat([batch.meanings for batch in batches]),
             hard_negative_margin=loss.hard_negative_margin,
             margin_features=features["text"],
             ranks=ranks,
@@ -60,7 +61,12 @@ class Objective:
         structure = consistency = local = None
         if loss.structure:
             structure = masked_contrastive_loss(
-                features["edge"], features["structural"], logit_scale=scale.detach(), valid_B=has_edges_B, ranks=ranks
+                features["edge"],
+                features["structural"],
+                logit_scale=scale.detach(),
+                valid_B=has_edges_B,
+                meaning_B=torch.cat([batch.structural_meanings for batch in batches]),
+                ranks=ranks,
             )
         if loss.consistency:
             consistency = consistency_loss(

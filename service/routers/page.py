@@ -68,13 +68,13 @@ def create_router() -> APIRouter:
 
     @router.api_route("/", methods=METHODS)
     async def page(request: Request) -> Response:
-        return _answer(request, page_files[INDEX])
+        return answer_with(request, page_files[INDEX])
 
     @router.api_route("/web/{path:path}", methods=METHODS)
     async def page_file(path: str, request: Request) -> Response:
         if path not in page_files:
             raise NotFound(f"the page has no file {path[:100]!r}")
-        return _answer(request, page_files[path])
+        return answer_with(request, page_files[path])
 
     return router
 
@@ -91,18 +91,20 @@ def _files_below(folder: Traversable, prefix: str) -> list[tuple[str, PageFile]]
         if entry.is_dir():
             found += _files_below(entry, f"{path}/")
         else:
-            found.append((path, _read(entry)))
+            found.append((path, read_file(entry)))
     return found
 
 
-def _read(entry: Traversable) -> PageFile:
+def read_file(entry: Traversable) -> PageFile:
+    """Read one file, to be sent as what its name says."""
     body = entry.read_bytes()
     suffix = "." + entry.name.rpartition(".")[2]
     return PageFile(body, MEDIA_TYPES[suffix], f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
 
-def _answer(request: Request, file: PageFile) -> Response:
-    headers = {**PAGE_HEADERS, "ETag": file.etag}
+def answer_with(request: Request, file: PageFile, *, policy: str = CONTENT_SECURITY_POLICY) -> Response:
+    """Send a file, or say that the copy which the browser has is the same."""
+    headers = {**PAGE_HEADERS, "Content-Security-Policy": policy, "ETag": file.etag}
     if holds_current(request, file.etag):
         return Response(status_code=304, headers=headers)
     return Response(file.body, media_type=file.media_type, headers=headers)

@@ -34,8 +34,8 @@ def test_copies_are_measured_by_weight_and_manipulation(encoder: TwoViewEncoder)
 
 @pytest.mark.slow
 def test_no_match_is_measured_on_other_captions_and_on_half_the_vocabulary(encoder: TwoViewEncoder) -> None:
-    figures = no_match.measure(encoder, "scenes:test", "scenes:val", "scenes:train", 24)
-    assert len(figures["captions_of_other_pictures"]) == 7  # type: ignore[arg-type]
+    figures = no_match.measure(encoder, "scenes:test", "scenes:val", "scenes:train", [12, 24])
+    assert [row["num_pictures"] for row in figures["captions_of_other_pictures"]] == [12] * 7 + [24] * 7  # type: ignore[attr-defined]
     assert 0 < figures["half_of_the_vocabulary"]["num_pictures"] <= 24  # type: ignore[index]
 
 

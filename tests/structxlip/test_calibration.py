@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from structxlip.calibration import Background, MatchCalibration, QueryKind, growth_of, gumbel_level
+from structxlip.calibration import Background, MatchCalibration, QueryKind, growth, gumbel_level
 from tests.support.calibrations import plain_calibration, plain_level, unit_rows
 
 WEIGHTS = st.floats(0, 1)
@@ -19,23 +18,34 @@ WEIGHTS = st.floats(0, 1)
 def test_the_expected_score_is_the_formula() -> None:
     level = plain_level(offset=0.2, per_mean=0.5, per_spread=3.0)
     expected = level.expected(np.array([0.1]), np.array([0.04]), num_images=32, length=2.0)
-    # g(32) = 2.1, g(16) = 1.8
-    assert expected == pytest.approx([2 * (0.2 + 0.1 * 0.3) + 0.5 * 0.1 + 3 * 0.04])
+    grown = (2**-0.2 - 1) / -0.2
+    assert expected == pytest.approx([2 * (0.2 + 0.1 * grown) + 0.5 * 0.1 + 3 * 0.04])
+    assert level.scale(32) == pytest.approx(0.05 * 2**-0.2)
 
 
-def test_growth_is_linear_in_the_logarithm_and_goes_on_as_it_rose() -> None:
-    level = plain_level()
-    assert [level.growth_at(num) for num in (0, 1, 2, 32)] == [0.0, 0.0, 0.6, 2.1]
-    assert level.growth_at(np.sqrt(8)) == pytest.approx(0.8)
-    assert level.growth_at(128) == pytest.approx(2.1 + 2 * 0.3)
+def test_growth_is_a_power_and_in_the_limit_the_logarithm() -> None:
+    assert growth(1.0, -0.3) == 0.0
+    assert growth(4.0, -0.5) == pytest.approx(1.0)
+    assert growth(1e30, -0.5) == pytest.approx(2.0)
+    assert growth(np.e**3, 0.0) == pytest.approx(3.0)
+    assert growth(np.e**3, -1e-7) == pytest.approx(3.0, abs=1e-5)
 
 
-def test_growth_is_the_mean_of_all_subsets() -> None:
-    scores = np.random.default_rng(0).normal(size=(3, 8))
-    standard = (scores - scores.mean(axis=1, keepdims=True)) / scores.std(axis=1, keepdims=True)
-    for octave, found in enumerate(growth_of(scores)):
-        best = [standard[:, list(chosen)].max(axis=1).mean() for chosen in itertools.combinations(range(8), 2**octave)]
-        assert found == pytest.approx(np.mean(best))
+def test_the_former_kind_is_read_as_the_law_that_its_heights_follow() -> None:
+    heights = [growth(2.0**octave, -0.2) for octave in range(9)]
+    rows = [
+        {"kind": kind.value, "structure_weight": 0.0, "growth": heights, "per_growth": 0.3, "num_images": 100.0}
+        | dict.fromkeys(("offset", "per_mean", "per_spread", "residual", "level", "slope", "intercept"), 0.1)
+        for kind in QueryKind
+    ]
+    background = plain_calibration().background
+    told = {"background": background.digest(), "levels": rows}
+    read = MatchCalibration.from_statistics(told, background=background, false_accept_rate=0.05)
+    level = read.level_at(QueryKind.TEXT, 0.0)
+    assert level.shape == pytest.approx(-0.2)
+    nothing = np.zeros(1)
+    rise = level.expected(nothing, nothing, num_images=200) - level.expected(nothing, nothing, num_images=50)
+    assert rise == pytest.approx(0.3 * (growth(200, -0.2) - growth(50, -0.2)), rel=0.01)
 
 
 @given(weight=WEIGHTS, kind=st.sampled_from(QueryKind), num=st.integers(1, 10**6), scale=st.floats(0.1, 10))

@@ -143,7 +143,7 @@ def test_a_checkpoint_is_calibrated_again_without_touching_its_weights(folder: P
     loaded = load_checkpoint(folder).calibration
     assert loaded is not None
     assert loaded.false_accept_rate == 0.01
-    assert "calibration | background-1" in (folder / "README.md").read_text()
+    assert "calibration | background-2" in (folder / "README.md").read_text()
 
 
 def test_a_background_that_is_missing_or_another_is_told(folder: Path) -> None:

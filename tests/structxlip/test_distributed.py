@@ -60,6 +60,7 @@ def make_batch() -> dict[str, Tensor]:
         "regions": draw(NUM_PAIRS, NUM_REGIONS, DIMENSION),
         # With four processes the third has no valid pair at all, and the last but one chunk.
         "valid": torch.tensor([True, True, True, False, False, False, False, True]),
+        "meaning": torch.tensor([5, 6, 5, 7, 7, 8, 9, 6]),
         "owner": torch.tensor([0, 0, 1, 2, 2, 3, 4, 4, 5, 7, -1, -1]),
         "region_valid": region_valid,
     }
@@ -86,6 +87,7 @@ def total_loss(embedded: dict[str, Tensor], batch: dict[str, Tensor], ranks: Ran
             key,
             logit_scale=embedded["scale"],
             valid_B=valid,
+            meaning_B=batch["meaning"],
             hard_negative_margin=0.5,
             margin_features=key,
             ranks=ranks,

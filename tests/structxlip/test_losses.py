@@ -152,6 +152,30 @@ def test_the_contrastive_loss_equals_the_loop_in_value_and_gradient(
     )
 
 
+@FEW
+@given(valid=masks, seed=st.integers(0, 9999), data=st.data())
+def test_pairs_that_mean_the_same_are_no_negatives_of_each_other(
+    valid: list[bool], seed: int, data: st.DataObject
+) -> None:
+    number = len(valid)
+    meaning = data.draw(st.lists(st.integers(0, 2), min_size=number, max_size=number))
+    assert_same(
+        lambda q, k, s: masked_contrastive_loss(
+            q, k, logit_scale=s, valid_B=torch.tensor(valid), meaning_B=torch.tensor(meaning)
+        ),
+        lambda q, k, s: oracle.masked_contrastive_loss(q, k, s, valid, meaning=meaning),
+        draw(seed, number, 5),
+        draw(seed + 1, number, 5),
+        torch.tensor(3.0, dtype=torch.float64),
+    )
+
+
+def test_equal_pairs_of_one_meaning_cost_nothing() -> None:
+    query = draw(0, 3, 4)
+    loss = masked_contrastive_loss(query, query, logit_scale=5.0, meaning_B=torch.zeros(3, dtype=torch.int64))
+    assert float(loss) == pytest.approx(0, abs=1e-12)
+
+
 def test_the_contrastive_loss_passes_gradcheck() -> None:
     valid = torch.tensor([True, False, True, True])
     texts = draw(5, 4, 3)

@@ -12,20 +12,20 @@ def unit_rows(num: int, dimension: int, *, seed: int = 0) -> np.ndarray:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def plain_level(**changes: float | tuple[float, ...]) -> MatchLevel:
+def plain_level(**changes: float) -> MatchLevel:
     values = {
         "offset": 0.0,
         "per_mean": 1.0,
         "per_spread": 2.0,
         "per_growth": 0.1,
+        "shape": -0.2,
         "residual": 0.05,
         "num_images": 16.0,
         "level": 1.5,
         "slope": 2.0,
         "intercept": -3.0,
-        "growth": (0.0, 0.6, 1.0, 1.4, 1.8, 2.1),
     }
-    return MatchLevel(**(values | changes))  # type: ignore[arg-type]
+    return MatchLevel(**(values | changes))
 
 
 def plain_calibration(*, dimension: int = 8, num: int = 32, rate: float = 0.05, **changes: float) -> MatchCalibration:

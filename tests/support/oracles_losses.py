@@ -23,6 +23,7 @@ def masked_contrastive_loss(
     valid: list[bool],
     margin: float = 0.0,
     margin_features: Tensor | None = None,
+    meaning: list[int] | None = None,
 ) -> Tensor:
     rows = [index for index, is_valid in enumerate(valid) if is_valid]
     total = (query * 0).sum() + (key * 0).sum()
@@ -30,6 +31,8 @@ def masked_contrastive_loss(
         for i in rows:
             logits = []
             for j in rows:
+                if meaning is not None and i != j and meaning[i] == meaning[j]:
+                    continue
                 similarity = torch.dot(unit(left[i]), unit(right[j]))
                 if margin and i != j:
                     assert margin_features is not None
@@ -37,7 +40,8 @@ def masked_contrastive_loss(
                         unit(margin_features[i].detach()), unit(margin_features[j].detach())
                     )
                 logits.append(scale * similarity)
-            total = total + log_sum_exp(logits) - logits[rows.index(i)]
+            own = scale * torch.dot(unit(left[i]), unit(right[i]))
+            total = total + log_sum_exp(logits) - own
     return total / (2 * max(len(rows), 1))
 
 

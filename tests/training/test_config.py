@@ -61,6 +61,12 @@ def test_a_memory_cache_with_workers_is_refused(tmp_path: Path) -> None:
         tiny_config(tmp_path, data__cache="memory", data__num_workers=2)
 
 
+def test_a_memory_cache_of_parts_is_refused(tmp_path: Path) -> None:
+    parts = {"kind": "scenes", "split": "train", "num_scenes": 8, "num_parts": 8}
+    with pytest.raises(TrainingConfigError, match="other ones in every epoch"):
+        tiny_config(tmp_path, data__cache="memory", data__train=parts)
+
+
 def test_kept_features_with_crops_are_refused(tmp_path: Path) -> None:
     changes = {"data__augmentation": {"min_crop_area": 0.8}, "freezing": {"mode": "backbone", "cache_folder": "x"}}
     with pytest.raises(TrainingConfigError, match="no augmentation but flip"):

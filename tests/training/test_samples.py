@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -102,6 +103,17 @@ def test_batches_have_fixed_chunk_and_region_shapes(run: Run) -> None:
     ]
     assert {tuple(batch.chunks.owner.shape) for batch in batches} == {(12,)}
     assert {tuple(batch.boxes.shape) for batch in batches} == {(3, 16, 4)}
+
+
+def test_equal_texts_have_one_meaning(run: Run) -> None:
+    first, second = samples(run)[0], samples(run)[1]
+    texts = [run.maker.text(caption) for caption in ("a red car", "a blue car", "a red car")]
+    assert [len(text.tokens) for text in texts] == [5, 5, 5]
+    batch = collate([replace(first, text=text) for text in texts] + [second], tokenizer=run.maker.tokenizer)
+    full, structural = batch.meanings.tolist(), batch.structural_meanings.tolist()
+    assert full[0] == full[2]
+    assert len(set(full)) == 3
+    assert structural[0] == structural[1] == structural[2] != structural[3]
 
 
 def test_given_boxes_move_with_crop_mirror_and_resize() -> None:

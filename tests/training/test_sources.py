@@ -178,3 +178,19 @@ def test_scenes_have_other_words_in_another_epoch_and_the_same_picture() -> None
     assert first.captions != second.captions
     np.testing.assert_array_equal(first.rgb, second.rgb)
     assert source.read(2, epoch=0).captions == first.captions
+
+
+def test_parts_follow_the_scenes_and_are_other_ones_in_another_epoch() -> None:
+    config = SourceConfig(kind="scenes", split="train", num_scenes=4, num_parts=3)
+    source, without = opened(config), opened(SourceConfig(kind="scenes", split="train", num_scenes=4))
+    assert (len(source), len(without)) == (7, 4)
+    assert source.digest != without.digest
+    assert [source.key(index) for index in (3, 4, 6)] == ["train/000003", "train/part/000000", "train/part/000002"]
+    assert source.captions(3) == without.captions(3)
+    first, later = source.read(5, 0), source.read(5, 1)
+    assert first.captions == source.captions(5, 0)
+    assert not (first.rgb.shape == later.rgb.shape and first.captions == later.captions)
+    np.testing.assert_array_equal(first.rgb, source.read(5, 0).rgb)
+    assert len(first.captions[0].split()) < 30
+    assert first.boxes is not None
+    assert first.boxes.shape == (1, 4)

@@ -6,16 +6,28 @@ Shapes: `Q` queries, `I` pictures.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from structxlip.calibration import Background, MatchCalibration, MatchLevel, Matrix, Numbers, QueryKind, growth_of
+from structxlip.calibration import (
+    LEAST_SHAPE,
+    Background,
+    MatchCalibration,
+    MatchLevel,
+    Matrix,
+    Numbers,
+    QueryKind,
+    growth,
+)
 from training.calibration.queries import CalibrationSet, QuerySet
 
 WEIGHTS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
-NUM_HALVES = 4
+# Smaller collections that the level and the law of growth are fitted on: parts of the whole, and how many times over.
+PARTS = (2, 4, 8)
+NUM_DRAWS = 2
+SHAPES = np.linspace(LEAST_SHAPE, 0, 101)
 MIN_PICTURES = 20
 # To fit on one half and to measure on the other.
 MIN_EXAMPLES = 2 * MIN_PICTURES
@@ -92,31 +104,61 @@ def fit_level(
     others = scores.max(axis=1)
     predictors = np.stack([np.ones_like(mean), mean, spread], axis=1)
     offset, per_mean, per_spread = _least_squares(predictors, others)
-    residual = others - predictors @ np.array([offset, per_mean, per_spread])
+    predicted = predictors @ np.array([offset, per_mean, per_spread])
+    residual = max(float((others - predicted).std()), LEAST_SPREAD)
+    smaller = _smaller_collections(scores, seed)
+    num_images = float(scores.shape[1] - 1)
+    per_growth, shape = fit_growth([(num / num_images, best - predicted) for num, best in smaller], residual=residual)
     raw = MatchLevel(
         offset=offset,
         per_mean=per_mean,
         per_spread=per_spread,
-        per_growth=float(spread.mean()),
-        residual=max(float(residual.std()), LEAST_SPREAD),
-        num_images=float(scores.shape[1] - 1),
+        per_growth=per_growth,
+        shape=shape,
+        residual=residual,
+        num_images=num_images,
         level=0.0,
         slope=1.0,
         intercept=0.0,
-        growth=growth_of(background_scores),
     )
     found = Outcomes(own, others, mean, spread)
-    reached = _surprises(raw, found, others, raw.num_images)
-    halves = _halves(raw, found, scores, seed)
+    halves = [(num, best) for num, best in smaller if num > num_images / 3]
+    reached = [_surprises(raw, found, best, num) for num, best in ((num_images, others), *halves)]
+    level = float(np.quantile(np.concatenate(reached), 1 - false_accept_rate))
     slope, intercept = fit_logistic(*_best_hits(raw, found))
-    return MatchLevel(
-        **vars(raw)
-        | {
-            "level": float(np.quantile(np.concatenate([reached, *halves]), 1 - false_accept_rate)),
-            "slope": slope,
-            "intercept": intercept,
-        }
+    return replace(
+        raw,
+        level=level,
+        slope=slope,
+        intercept=intercept,
+        # No larger collection may have a lower level.
+        per_growth=max(per_growth, -shape * level * residual),
     )
+
+
+def fit_growth(samples: Sequence[tuple[float, Numbers]], *, residual: float) -> tuple[float, float]:
+    """Fit how the best chance hit rises, and how its spread shrinks, with the size of a collection.
+
+    Least squares of both in residual spreads over `mean = d·growth(times, s)` and `spread = r·times^s`: one shape `s`
+    for the two, as the law has it.
+
+    Args:
+        samples: Sizes beside the whole collection's, 0 to 1, and what the prediction for the whole one leaves, `(Q,)`.
+        residual: `r`, the spread that it leaves in the whole one.
+
+    Returns:
+        `d` and `s`.
+    """
+    times = np.array([time for time, _ in samples])
+    means = np.array([left.mean() for _, left in samples]) / residual
+    spreads = np.array([left.std() for _, left in samples]) / residual
+    best = (np.inf, 0.0, 0.0)
+    for shape in SHAPES:
+        rises = np.array([growth(float(time), float(shape)) for time in times])
+        rise = max(0.0, float(rises @ means / (rises @ rises)))
+        error = float(((means - rise * rises) ** 2).sum() + ((spreads - times**shape) ** 2).sum())
+        best = min(best, (error, rise * residual, float(shape)))
+    return best[1], best[2]
 
 
 def fit_logistic(surprise: Numbers, is_right: NDArray[np.bool_]) -> tuple[float, float]:
@@ -144,14 +186,21 @@ def _least_squares(predictors: Matrix | Numbers, wanted: Numbers) -> tuple[float
 
 def _surprises(level: MatchLevel, found: Outcomes, scores: Numbers, num_images: float) -> Numbers:
     expected = level.expected(found.mean, found.spread, num_images=num_images)
-    return np.asarray((scores - expected) / level.residual)
+    return np.asarray((scores - expected) / level.scale(num_images))
 
 
-def _halves(level: MatchLevel, found: Outcomes, others: Numbers, seed: int) -> list[Numbers]:
-    """Return the surprises in random halves of the collection: more examples, at another size."""
+def _smaller_collections(others: Numbers, seed: int) -> list[tuple[float, Numbers]]:
+    """Return sizes of random parts of the collection, and the best scores `(Q,)` in each."""
     random, num = np.random.default_rng(seed), others.shape[1]
-    kept = [random.permutation(num)[: num // 2] for _ in range(NUM_HALVES)]
-    return [_surprises(level, found, others[:, rows].max(axis=1), len(rows)) for rows in kept]
+    rows = [
+        part for share in PARTS for _ in range(NUM_DRAWS) for part in np.array_split(random.permutation(num), share)
+    ]
+    # A query's own picture is in one of the parts, and does not count.
+    return [(len(part) * (num - 1) / num, _best_of(others[:, part])) for part in rows]
+
+
+def _best_of(scores: Numbers) -> Numbers:
+    return np.asarray(scores.max(axis=1))
 
 
 def _best_hits(level: MatchLevel, found: Outcomes) -> tuple[Numbers, NDArray[np.bool_]]:

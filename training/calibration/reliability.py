@@ -164,7 +164,7 @@ class _Expectation:
         known = self.queries.scores(self.background, self.structure_weight).astype(np.float64)
         spread = np.maximum(known.std(axis=1), LEAST_SPREAD)
         expected = self.level.expected(known.mean(axis=1), spread, num_images=num_images)
-        return np.asarray((scores - expected) / self.level.residual)
+        return np.asarray((scores - expected) / self.level.scale(num_images))
 
 
 def _pooled(first: Reliability, second: Reliability) -> Reliability:

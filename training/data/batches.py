@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from structxlip.pooling import TextChunks, collect_chunks
@@ -28,6 +30,8 @@ class Batch:
         has_edges: bool `(B,)`, which maps have a line at all.
         tokens: int64 `(B, L)`, the full texts.
         structural_tokens: int64 `(B, L')`, their structural parts.
+        meanings: int64 `(B,)`, equal for equal texts.
+        structural_meanings: int64 `(B,)`, equal for equal structural texts.
         chunks: Where their chunks are, always `B · max_chunks` rows.
         boxes: float32 `(B, K, 4)` regions.
         box_valid: bool `(B, K)`, which of them exist.
@@ -41,6 +45,8 @@ class Batch:
     has_edges: Tensor
     tokens: Tensor
     structural_tokens: Tensor
+    meanings: Tensor
+    structural_meanings: Tensor
     chunks: TextChunks
     boxes: Tensor
     box_valid: Tensor
@@ -86,6 +92,8 @@ def collate(
         has_edges=(edges_BSS != 0).flatten(1).any(dim=1),
         tokens=tokenizer.pad([text.tokens for text in texts], length=text_length),
         structural_tokens=tokenizer.pad([text.structural_tokens for text in texts], length=text_length),
+        meanings=_meanings([text.tokens for text in texts]),
+        structural_meanings=_meanings([text.structural_tokens for text in texts]),
         chunks=collect_chunks(
             [text.spans for text in texts],
             max_chunks=max_chunks,
@@ -95,3 +103,7 @@ def collate(
         boxes=torch.from_numpy(np.stack([picture.boxes for picture in pictures])),
         box_valid=torch.from_numpy(np.stack([picture.box_valid for picture in pictures])),
     )
+
+
+def _meanings(texts: Sequence[NDArray[np.int64]]) -> Tensor:
+    return torch.tensor([zlib.crc32(ids.tobytes()) for ids in texts])

@@ -156,37 +156,51 @@ class FileSource:
 
 
 class ScenesSource:
-    """Rendered scenes: nothing is read, every epoch tells of the same pictures in other words."""
+    """Rendered scenes: nothing is read, every epoch tells of the same pictures in other words.
+
+    Parts come after the scenes: number ``num_scenes + i`` is a part of scene ``i``, another one in every epoch.
+    """
 
     faults: tuple[Fault, ...] = ()
 
     def __init__(self, config: SourceConfig, image_size: int) -> None:
         number = min(config.num_scenes, config.limit or config.num_scenes)
         self._scenes = SceneDataset(config.split, number, seed=config.scenes_seed, size=image_size)
+        self._num_parts = config.num_parts
         self._gives_boxes = config.boxes_field != ""
 
     @property
     def digest(self) -> str:
         """Names the data set: its version, split, number and seed are all of it."""
         scenes = self._scenes
-        return f"scenes-{SCENES_VERSION}:{scenes.split}:{len(scenes)}:{scenes.seed}"
+        parts = f":{self._num_parts} parts" if self._num_parts else ""
+        return f"scenes-{SCENES_VERSION}:{scenes.split}:{len(scenes)}:{scenes.seed}{parts}"
 
     def __len__(self) -> int:
-        return len(self._scenes)
+        return len(self._scenes) + self._num_parts
 
     def key(self, index: int) -> str:
         """Split and place in it."""
-        return f"{self._scenes.split}/{index:06d}"
+        part = index - len(self._scenes)
+        return f"{self._scenes.split}/{index:06d}" if part < 0 else f"{self._scenes.split}/part/{part:06d}"
 
     def captions(self, index: int, epoch: int = 0) -> tuple[str, ...]:
         """One caption; the epoch chooses the phrasing."""
-        return (self._scenes.caption(index, phrasing=epoch),)
+        part = index - len(self._scenes)
+        if part < 0:
+            return (self._scenes.caption(index, phrasing=epoch),)
+        return (self._scenes.part_phrase(part, epoch),)
 
     def read(self, index: int, epoch: int = 0) -> RawPair:
-        """Render the scene."""
-        example = self._scenes[index]
-        boxes = example.boxes if self._gives_boxes else None
-        return RawPair(self.key(index), example.rgb, self.captions(index, epoch), boxes)
+        """Render the scene, or a part of one."""
+        part = index - len(self._scenes)
+        if part < 0:
+            example = self._scenes[index]
+            rgb, boxes, captions = example.rgb, example.boxes, self.captions(index, epoch)
+        else:
+            cut = self._scenes.part(part, epoch)
+            rgb, boxes, captions = cut.rgb, cut.box, (cut.phrase,)
+        return RawPair(self.key(index), rgb, captions, boxes if self._gives_boxes else None)
 
     def check(self, index: int, *, decode: bool) -> Fault | None:
         """Find nothing: what is rendered can be neither missing nor damaged."""

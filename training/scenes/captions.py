@@ -137,6 +137,18 @@ def describe_scene(scene: Scene, chance: Chance) -> str:
     raise AssertionError(f"a caption of more than {MAX_WORDS} words: {text}")
 
 
+def phrase_of(scene: Scene, place: int, chance: Chance) -> str:
+    """A few words that name one group: in full as captions do, or in short as one would search for it.
+
+    Args:
+        scene: What the group belongs to.
+        place: Which group.
+        chance: Chooses the words.
+    """
+    teller = _Teller(scene, chance, chance.pick((1.0, 0.5, 0.0)))
+    return teller.phrase(place) if chance.happens(0.5) else teller.short_phrase(place)
+
+
 class _Teller:
     """One telling of one scene: keeps what has been said, so that nothing is said twice.
 
@@ -333,6 +345,23 @@ class _Teller:
 
     def _facing(self, group: Group) -> str:
         return self.chance.pick(KINDS[group.kind].front).format(side=group.facing)
+
+    def phrase(self, i: int) -> str:
+        """A group as it is first named."""
+        return self._noun_phrase(i)[0]
+
+    def short_phrase(self, i: int) -> str:
+        """Its pattern, colour and kind; sometimes one of the first two, or its number, is left out."""
+        group = self.scene.groups[i]
+        words = []
+        if group.pattern != "plain" and self.chance.happens(0.8):
+            words.append(self.chance.pick((group.pattern, *_PATTERNS[group.pattern][0])))
+        if not words or self.chance.happens(0.8):
+            words.append(self.colours[i])
+        told = " ".join((*words, self.names[i][group.count > 1]))
+        if group.count > 1:
+            return f"{COUNTS[group.count]} {told}" if self.chance.happens(0.5) else told
+        return _with_article(told) if self.chance.happens(0.8) else told
 
     # What else can be said
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from training.scenes.captions import describe_scene
 from training.scenes.chance import Chance
 from training.scenes.drawing import Image
+from training.scenes.parts import Part, PartPlan, plan_part
 from training.scenes.rendering import render_scene
 from training.scenes.sampling import described_scene, sample_scene
 from training.scenes.scene import SCENES_VERSION, Scene
@@ -88,6 +89,18 @@ class SceneDataset:
     def caption(self, index: int, phrasing: int = 0) -> str:
         """The caption alone, in one of endlessly many phrasings."""
         return self._tell(described_scene(self.split, index, self.seed), index, phrasing)
+
+    def part(self, index: int, number: int = 0) -> Part:
+        """One of endlessly many parts of scene ``index``, which need not be below the number of scenes."""
+        return self._plan(index, number).cut(self.size)
+
+    def part_phrase(self, index: int, number: int = 0) -> str:
+        """The part's phrase alone."""
+        return self._plan(index, number).phrase
+
+    def _plan(self, index: int, number: int) -> PartPlan:
+        chance = Chance("part", SCENES_VERSION, self.split, index, self.seed, number)
+        return plan_part(sample_scene(self.split, index, self.seed), chance)
 
     def _tell(self, scene: Scene, index: int, phrasing: int) -> str:
         return describe_scene(scene, Chance("caption", SCENES_VERSION, self.split, index, self.seed, phrasing))

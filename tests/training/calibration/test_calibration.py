@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from structxlip.calibration import Background, QueryKind
+from structxlip.calibration import Background, QueryKind, growth
 from structxlip.checkpoint import read_checkpoint_config
 from structxlip.models import load_encoder
 from tests.support.calibrations import unit_rows
@@ -15,7 +15,7 @@ from tests.support.tiny_open_clip import write_tiny_open_clip
 from training.calibration.command import calibrate_checkpoint
 from training.calibration.copies import COPIES
 from training.calibration.drawings import draw_sketch
-from training.calibration.fitting import fit_calibration, fit_logistic
+from training.calibration.fitting import fit_calibration, fit_growth, fit_logistic
 from training.calibration.queries import CalibrationSet, QuerySet
 from training.calibration.reliability import cross_measured, measure_reliability, reliability_table
 from training.data import DataError
@@ -55,7 +55,7 @@ def background() -> Background:
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 0.6, 1.0])
-@pytest.mark.parametrize("num_held_out", [150, 600])
+@pytest.mark.parametrize("num_held_out", [150, 600, 2400])
 def test_the_stated_rate_holds_on_other_pictures_at_any_weight_and_size(
     background: Background, weight: float, num_held_out: int
 ) -> None:
@@ -69,6 +69,29 @@ def test_the_stated_rate_holds_on_other_pictures_at_any_weight_and_size(
         assert found.calibration_error() < 0.1
     if weight == 1.0:
         assert 0.03 < measure_reliability(calibration, held_out, QueryKind.SKETCH, weight).false_accept_rate < 0.2
+
+
+@pytest.mark.parametrize("shape", [-0.1, -0.3])
+def test_growth_is_fitted_where_the_best_of_many_follows_the_law(shape: float) -> None:
+    # Draws whose best of any number has the extreme-value distribution of this shape, by its quantiles.
+    uniform = np.random.default_rng(0).random((20_000, 64))
+    draws = np.expm1(shape * -np.log(-np.log(uniform))) / shape
+    best = {num: draws[:, :num].max(axis=1) for num in (8, 16, 32, 64)}
+    residual, mean = float(best[64].std()), float(best[64].mean())
+    found = fit_growth([(num / 64, best[num] - mean) for num in (8, 16, 32)], residual=residual)
+    assert found[1] == pytest.approx(shape, abs=0.03)
+    # From the smallest collection to the whole one; then to one that is as much larger again.
+    assert found[0] * growth(8 / 64, found[1]) == pytest.approx(best[8].mean() - mean, rel=0.03)
+    assert best[8].std() == pytest.approx(residual * (8 / 64) ** found[1], rel=0.05)
+
+
+def test_growth_without_an_upper_end_is_that_of_the_logarithm() -> None:
+    draws = np.random.default_rng(0).gumbel(size=(20_000, 64))
+    best = {num: draws[:, :num].max(axis=1) for num in (8, 16, 32, 64)}
+    samples = [(num / 64, best[num] - best[64].mean()) for num in (8, 16, 32)]
+    rise, shape = fit_growth(samples, residual=float(best[64].std()))
+    assert shape == pytest.approx(0, abs=0.03)
+    assert rise == pytest.approx(1, abs=0.05)
 
 
 def test_it_accepts_more_than_a_flat_threshold_where_queries_differ(background: Background) -> None:
