@@ -62,6 +62,10 @@ class Engine(Protocol):
         """Its scores are inner products of the stored vectors, up to float32 rounding, and none is missed."""
         ...
 
+    def is_exact_among(self, num_allowed: int | None) -> bool:
+        """Whether a search among that many allowed vectors (among all, for ``None``) is exact in the same sense."""
+        ...
+
     @property
     def over_fetch(self) -> int:
         """Candidates to ask for, for each hit wanted, so that exact scores find the best in spite of its own."""
@@ -92,7 +96,7 @@ class Engine(Protocol):
         ...
 
     def search(self, query: Vector, k: int, allowed: Numbers | None = None) -> Candidates:
-        """Return at most ``k`` candidates, only from ``allowed`` where given."""
+        """Return at most ``k`` candidates, only from ``allowed`` (ascending) where given."""
         ...
 
     def vectors(self, numbers: Numbers) -> Matrix | None:
@@ -102,6 +106,16 @@ class Engine(Protocol):
     def state(self) -> EngineState:
         """Copy itself out; `index.engine_building.restore` is the way back."""
         ...
+
+
+def among(numbers: Numbers, allowed: Numbers) -> NDArray[np.bool_]:
+    """Tell which of these are allowed; negative ones never are."""
+    if not len(numbers) or not len(allowed):
+        return np.zeros(len(numbers), dtype=bool)
+    last = max(int(numbers.max()), int(allowed.max()))
+    is_allowed = np.zeros(last + 2, dtype=bool)  # the last place stays free: -1 reads it
+    is_allowed[allowed] = True
+    return is_allowed[numbers]
 
 
 class VectorTable:
@@ -189,6 +203,10 @@ class NumpyEngine:
 
     def __len__(self) -> int:
         return len(self._table)
+
+    def is_exact_among(self, num_allowed: int | None) -> bool:
+        """Always."""
+        return True
 
     def numbers(self) -> Numbers:
         """Return what it holds."""

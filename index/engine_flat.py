@@ -9,7 +9,7 @@ import numpy as np
 
 from index.catalogue import Numbers
 from index.collection import Vector
-from index.engine import Candidates, EngineKind, NumpyEngine
+from index.engine import Candidates, EngineKind, NumpyEngine, among
 
 # Untyped: the stubs that come with FAISS 1.15 contradict the library.
 faiss: Any = importlib.import_module("faiss")
@@ -31,7 +31,7 @@ class FlatEngine(NumpyEngine):
             return Candidates(np.empty(0, np.int64), np.empty(0, np.float32))
         selector, bits = None, None
         if allowed is not None:
-            is_allowed = np.isin(self._table.numbers, allowed)
+            is_allowed = among(self._table.numbers, allowed)
             k = min(k, int(is_allowed.sum()))
             if k == 0:
                 return Candidates(np.empty(0, np.int64), np.empty(0, np.float32))

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import add_throughput, encoders, engines, restart, results, search_overhead, search_under_import
+from benchmarks import (
+    add_throughput,
+    encoders,
+    engines,
+    filters,
+    restart,
+    results,
+    search_overhead,
+    search_under_import,
+)
 from index.engine import EngineKind
 from tests.support.plain_pictures import plain_jpegs
 from tests.support.tiny_open_clip import write_tiny_open_clip
@@ -72,6 +81,26 @@ def test_engines_are_compared_at_equal_recall() -> None:
     assert contestants["exact"]["recall_at_10"]["all"] == 1.0
     assert all(each["recall_at_10"]["all"] >= 0.85 for each in contestants.values())
     assert all(each["queries_a_second"] > 0 for each in contestants.values())
+
+
+@pytest.mark.slow
+def test_filters_are_compared_with_the_exact_answer() -> None:
+    figures = filters.measure(
+        engines.real_vectors("scenes-tiny", None, 40),
+        num=1500,
+        width=24,
+        num_queries=6,
+        rounds=1,
+        target=0.9,
+        ours=["flat", "hnsw", "ivf_sq8"],
+        theirs=["IVF{lists},Flat", "HNSW32,Flat"],
+    )
+    for share, found in figures["shares"].items():
+        assert found["num_matching"] == round(1500 * float(share))
+        contestants = found["contestants"]
+        assert contestants["exact_selected"]["recall_at_10"] == contestants["ours_flat"]["recall_at_10"] == 1.0
+        assert all(each["lowest_recall_at_10"] >= 0.85 for each in contestants.values())
+        assert all(each["matching_ms"] > 0 for each in found["ours"].values())
 
 
 def test_a_result_says_where_it_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
