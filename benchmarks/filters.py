@@ -91,7 +91,7 @@ def measure(
     with _collections(stored, ranks, ours, target) as collections:
         shares = {}
         for share in SHARES:
-            trial = _Trial(stored, np.flatnonzero(ranks < share * num), queries, target)
+            trial = _Trial.of(stored, np.flatnonzero(ranks < share * num), queries, target)
             contestants: dict[str, Search] = {
                 "exact_selected": _selecting(exact, trial, faiss.SearchParameters, {}),
                 "exact_gathered": _gathering(trial),
@@ -122,17 +122,22 @@ class _Trial:
     stored: Matrix
     allowed: Numbers
     queries: Matrix
+    tenths: NDArray[np.float32]
     target: float
+
+    @staticmethod
+    def of(stored: Matrix, allowed: Numbers, queries: Matrix, target: float) -> _Trial:
+        return _Trial(stored, allowed, queries, tenth_scores(queries, Rows(stored[allowed])), target)
 
     def recalls(self, search: Search) -> list[float]:
         """Return the recall of each structure weight against the exact answer among what is allowed."""
-        source = Rows(self.stored[self.allowed])
-        tenths = tenth_scores(self.queries, source)
         found = [search(query) for query in self.queries]
         assert all(np.isin(numbers, self.allowed).all() for numbers in found), "found what the filter leaves out"
         parts = np.split(np.arange(len(found)), len(STRUCTURE_WEIGHTS))
         everything = Rows(self.stored)
-        return [recall(self.queries[part], tenths[part], [found[row] for row in part], everything) for part in parts]
+        return [
+            recall(self.queries[part], self.tenths[part], [found[row] for row in part], everything) for part in parts
+        ]
 
 
 @contextmanager
@@ -225,13 +230,15 @@ def _tuned_by_hand(spec: str, index: Any, trial: _Trial) -> tuple[Search, str]:
     most, best = None, None
     values = [int(setting.partition("=")[2]) for setting in faiss_settings(spec)]
     for value in (*values, *(_MORE_HNSW if is_graph else _MORE_PROBES)):
+        option = {"efSearch" if is_graph else "nprobe": value}
         for batch in (False, True):
-            option = {"efSearch" if is_graph else "nprobe": value}
+            if batch and (best is None or best[1] != f"{value}, bitmap"):
+                continue
             search = _selecting(index, trial, kind, option, batch=batch)
             most = (search, f"{value}, {'batch' if batch else 'bitmap'}", _rate(search, trial.queries))
             if min(trial.recalls(search)) >= trial.target and (best is None or most[2] > best[2]):
                 best = most
-        if best is not None and most is not None and most[2] < best[2] / 2:
+        if best is not None and most is not None and most[2] < 0.7 * best[2]:
             break
     kept = best or most
     assert kept is not None

@@ -32,6 +32,7 @@ from index.engine import VectorTable
 from index.engine_flat import FlatEngine
 from structxlip.backends import openvino_cpu
 from structxlip.backends.agreement import drawn_pictures
+from structxlip.edge_branch import EdgeBranchConfig
 from structxlip.encoder import TwoViewEncoder
 from structxlip.models import load_plain_model
 
@@ -49,7 +50,9 @@ def main() -> None:
     parser.add_argument("--name", default="roofline")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        encoder = load_plain_model(write_reference_model(Path(folder) / "model"), device="cpu")
+        encoder = load_plain_model(
+            write_reference_model(Path(folder) / "model"), edge_branch=EdgeBranchConfig("cnn"), device="cpu"
+        )
         products = measure_products(arguments.squares, arguments.batch, arguments.rounds)
         figures = {
             "threads": torch.get_num_threads(),

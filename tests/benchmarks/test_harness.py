@@ -21,6 +21,7 @@ from benchmarks import (
 )
 from benchmarks.reference_model import write_reference_model
 from index.engine import EngineKind
+from structxlip.edge_branch import EdgeBranchConfig
 from structxlip.models import load_encoder, load_plain_model
 from tests.support.plain_pictures import plain_jpegs
 from tests.support.tiny_open_clip import write_tiny_open_clip
@@ -124,7 +125,9 @@ def test_the_operations_of_a_picture_are_those_of_the_published_model() -> None:
 @pytest.mark.slow
 def test_the_share_of_the_tower_is_that_of_its_time(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
-    encoder = load_plain_model(write_reference_model(tmp_path / "model"), device="cpu")
+    encoder = load_plain_model(
+        write_reference_model(tmp_path / "model"), edge_branch=EdgeBranchConfig("cnn"), device="cpu"
+    )
     limits = {"limits": {"f32": 1e6, "bf16": 1e6}}
     found = roofline.measure_tower(encoder, 2, 1, limits)["backends"]
     for each in found.values():
