@@ -38,6 +38,8 @@ from index.search import SearchRequest, rank_among
 from index.settings import LocalSettings
 
 SHARES = (0.01, 0.1, 0.5)
+OURS = ("flat", "hnsw", "ivf_sq8")
+THEIRS = ("IVF{lists},Flat", "IVF{lists},SQ8", "HNSW32,Flat")
 # A filter reads more lists, or walks further, than a search without one.
 _MORE_HNSW = (768, 1024, 1536, 2048, 4096)
 _MORE_PROBES = (384, 512, 1024)
@@ -52,8 +54,8 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--recall", type=float, default=0.98)
-    parser.add_argument("--ours", nargs="+", default=["flat", "hnsw", "ivf_sq8"])
-    parser.add_argument("--faiss", nargs="+", default=["IVF{lists},Flat", "IVF{lists},SQ8", "HNSW32,Flat"])
+    parser.add_argument("--ours", nargs="+", default=OURS)
+    parser.add_argument("--faiss", nargs="+", default=THEIRS)
     parser.add_argument("--name", default="filters")
     arguments = parser.parse_args()
     figures = measure(
@@ -73,12 +75,12 @@ def measure(
     real: Matrix,
     *,
     num: int,
-    width: int,
-    num_queries: int,
-    rounds: int,
-    target: float,
-    ours: Sequence[str],
-    theirs: Sequence[str],
+    width: int = 256,
+    num_queries: int = 60,
+    rounds: int = 3,
+    target: float = 0.98,
+    ours: Sequence[str] = OURS,
+    theirs: Sequence[str] = THEIRS,
 ) -> dict[str, Any]:
     """Return queries a second and recall of each contestant for each share, and what finding matches takes."""
     stored = perturbed(real, num, width, seed=1)

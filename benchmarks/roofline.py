@@ -6,13 +6,12 @@ The limits are measured, not read from a data sheet: the rate of matrix products
 large squares and the shapes of a ViT-B/32 at batch 32) and how fast both cores read memory. The limit of a precision is
 the best rate of a large square by either library. Then the tower's forward and the scan of a flat index as shares of
 them. A tower's work counts 2 operations a multiply-add of its matrix products; all else it does counts nothing, so what
-is missing to the limit is that, and products of small or narrow shapes.
+is missing to the limit is that, and products of small or narrow shapes. All times are the best of several rounds.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
 import time
 from collections import defaultdict
@@ -37,30 +36,44 @@ from structxlip.encoder import TwoViewEncoder
 from structxlip.models import load_plain_model
 
 TOKENS, WIDTH, DEPTH, PATCH = 50, 768, 12, 32
+SQUARES = (1024, 2048, 4096)
 
 
 def main() -> None:
     """Measure and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--squares", type=int, nargs="+", default=[1024, 2048, 4096])
+    parser.add_argument("--squares", type=int, nargs="+", default=SQUARES)
     parser.add_argument("--num", type=int, default=100_000, help="vectors of the flat index")
     parser.add_argument("--width", type=int, default=512, help="numbers in each")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--name", default="roofline")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        encoder = load_plain_model(
-            write_reference_model(Path(folder) / "model"), edge_branch=EdgeBranchConfig("cnn"), device="cpu"
-        )
-        products = measure_products(arguments.squares, arguments.batch, arguments.rounds)
-        figures = {
-            "threads": torch.get_num_threads(),
-            "products": products,
-            "tower": measure_tower(encoder, arguments.batch, arguments.rounds, products),
-            "scan": measure_scan(arguments.num, arguments.width, arguments.rounds),
-        }
+    figures = measure(
+        squares=arguments.squares,
+        batch=arguments.batch,
+        num=arguments.num,
+        width=arguments.width,
+        rounds=arguments.rounds,
+    )
     write_result(arguments.name, figures, arguments=vars(arguments))
+
+
+def measure(
+    *, squares: Sequence[int] = SQUARES, batch: int = 32, num: int = 100_000, width: int = 512, rounds: int = 9
+) -> dict[str, Any]:
+    """Return the limits, and the tower and the scan as shares of them."""
+    products = measure_products(squares, batch, rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        model = write_reference_model(Path(folder) / "model")
+        encoder = load_plain_model(model, edge_branch=EdgeBranchConfig("cnn"), device="cpu")
+        tower = measure_tower(encoder, batch, rounds, products)
+    return {
+        "threads": torch.get_num_threads(),
+        "products": products,
+        "tower": tower,
+        "scan": measure_scan(num, width, rounds),
+    }
 
 
 def measure_products(squares: Sequence[int], batch: int, rounds: int) -> dict[str, Any]:
@@ -100,9 +113,9 @@ def measure_tower(encoder: TwoViewEncoder, batch: int, rounds: int, products: di
             taken[name].append(_seconds(lambda tower=tower: tower(items)))
     found = {}
     for name, seconds in taken.items():
-        rate = operations / statistics.median(seconds) / 1e9
+        rate = operations / min(seconds) / 1e9
         found[name] = {
-            "milliseconds": round(statistics.median(seconds) * 1000, 2),
+            "milliseconds": round(min(seconds) * 1000, 2),
             "gflops_a_second": round(rate, 1),
             "share_of_limit": round(rate / products["limits"][name.rpartition("_")[2]], 3),
         }
@@ -149,7 +162,7 @@ def measure_scan(num: int, width: int, rounds: int) -> dict[str, Any]:
     limit = max(bandwidth["both cores"], bandwidth["one core"])
     found = {}
     for name, (size, work) in scans.items():
-        seconds = _median_seconds(work, rounds)
+        seconds = _best_seconds(work, rounds)
         found[name] = {
             "milliseconds": round(seconds * 1000, 2),
             "queries_a_second": round(size / seconds, 1),
@@ -171,7 +184,7 @@ def measure_scan(num: int, width: int, rounds: int) -> dict[str, Any]:
 
 
 def _seconds_of_two(engine: FlatEngine, queries: np.ndarray[Any, Any], pool: ThreadPoolExecutor, rounds: int) -> float:
-    return _median_seconds(lambda: list(pool.map(lambda query: engine.search(query, 37), queries[:2])), rounds)
+    return _best_seconds(lambda: list(pool.map(lambda query: engine.search(query, 37), queries[:2])), rounds)
 
 
 def _read(block: torch.Tensor) -> torch.Tensor:
@@ -225,11 +238,6 @@ def _seconds(work: Callable[[], object]) -> float:
 def _best_seconds(work: Callable[[], object], rounds: int) -> float:
     work()
     return min(_seconds(work) for _ in range(rounds))
-
-
-def _median_seconds(work: Callable[[], object], rounds: int) -> float:
-    work()
-    return statistics.median(_seconds(work) for _ in range(rounds))
 
 
 if __name__ == "__main__":
