@@ -3,10 +3,11 @@
     python -m benchmarks.roofline
 
 The limits are measured, not read from a data sheet: the rate of matrix products (torch and OpenVINO, float32 and bf16,
-large squares and the shapes of a ViT-B/32 at batch 32) and how fast both cores read memory. The limit of a precision is
-the best rate of any of these products by either library. Then the tower's forward and the scan of a flat index as
-shares of them. A tower's work counts 2 operations a multiply-add of its matrix products; all else it does counts nothing, so what
-is missing to the limit is that, and products of small or narrow shapes. All times are the best of several rounds.
+large squares and the shapes of a ViT-B/32 at batch 32) and how fast both cores read memory. The limit of a precision
+is the best rate of any of these products by either library. Then the tower's forward and the scan of a flat index as
+shares of them. A tower's work counts 2 operations a multiply-add of its matrix products; all else it does counts
+nothing, so what is missing to the limit is that, and products of small or narrow shapes. All times are the best of
+several rounds.
 """
 
 from __future__ import annotations
