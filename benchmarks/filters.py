@@ -15,6 +15,7 @@ scans with a bitmap over everything, `exact_gathered` copies what matches and mu
 from __future__ import annotations
 
 import argparse
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -148,14 +149,14 @@ def _collections(
 ) -> Iterator[dict[str, LocalCollection]]:
     """Fill one collection for each engine, and wait until they are made and tuned."""
     with tempfile.TemporaryDirectory() as folder:
-        opened = {}
+        dimension, filled, opened = stored.shape[1] // 2, Path(folder) / "filled", {}
+        with LocalCollection.open(
+            filled, dimension=dimension, fingerprint="x", settings=LocalSettings(engine="flat")
+        ) as collection:
+            store(collection, stored, [{"rank": int(rank)} for rank in ranks])
         for kind in kinds:
             settings = LocalSettings(engine=kind, recall_target=target, self_check_seconds=0)  # type: ignore[arg-type]
-            dimension = stored.shape[1] // 2
-            with LocalCollection.open(
-                Path(folder) / kind, dimension=dimension, fingerprint="x", settings=LocalSettings(engine="flat")
-            ) as filling:
-                store(filling, stored, [{"rank": int(rank)} for rank in ranks])
+            shutil.copytree(filled, Path(folder) / kind)
             opened[kind] = LocalCollection.open(
                 Path(folder) / kind, dimension=dimension, fingerprint="x", settings=settings
             )
