@@ -35,8 +35,9 @@ _INT8 = """## int8
 
 def filters(results: Mapping[str, Result]) -> str:
     """Return the part on searches with a filter."""
-    lines = [_FILTERS]
-    for name in (name for name in FILTERS if name in results):
+    present = [name for name in FILTERS if name in results]
+    lines = [_FILTERS] if present else []
+    for name in present:
         figures = results[name]["figures"]
         shares = figures["shares"]
         lines += [f"**{figures['num']:,} pictures** ({source(name, results[name])})", ""]
@@ -71,8 +72,11 @@ def filters(results: Mapping[str, Result]) -> str:
     return "\n".join(lines)
 
 
-def limits(result: Result) -> str:
+def limits(results: Mapping[str, Result]) -> str:
     """Return the part on the machine's limits."""
+    if "roofline" not in results:
+        return ""
+    result = results["roofline"]
     figures = result["figures"]
     products, tower, scan = figures["products"], figures["tower"], figures["scan"]
     lines = [_LIMITS, f"{source('roofline', result)}.", ""]
@@ -119,11 +123,11 @@ def limits(result: Result) -> str:
 
 def quantised(results: Mapping[str, Result]) -> str:
     """Return the part on int8."""
-    lines = [_INT8]
-    rows = []
-    for name, label in QUANTISED.items():
-        if name not in results:
-            continue
+    present = {name: label for name, label in QUANTISED.items() if name in results}
+    if not present:
+        return ""
+    lines, rows = [_INT8], []
+    for name, label in present.items():
         for form, each in results[name]["figures"]["forms"].items():
             cosine, times = each["cosine"], each["picture_milliseconds"]
             recall = list(each["recall"].values())[-1]

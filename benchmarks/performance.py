@@ -57,10 +57,10 @@ def render(results: Mapping[str, Result]) -> str:
         page_limits.filters(results),
         _encoders(results["encoders"]),
         page_limits.quantised(results),
-        page_limits.limits(results["roofline"]),
+        page_limits.limits(results),
         _service(results),
     ]
-    return "\n".join(part.strip() + "\n" for part in parts)
+    return "\n".join(part.strip() + "\n" for part in parts if part)
 
 
 def _engines(results: Mapping[str, Result]) -> str:

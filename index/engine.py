@@ -20,7 +20,7 @@ from index.catalogue import Matrix, Numbers
 from index.collection import Vector
 
 # Above this share a product with all vectors is quicker than one with those allowed.
-MUCH_ALLOWED = 0.4
+MUCH_ALLOWED = 0.6
 
 
 class EngineKind(StrEnum):
