@@ -64,7 +64,7 @@ def measure(model: str, batch_sizes: Sequence[int], token_counts: Sequence[int],
     """Return milliseconds and ratios of pictures, of both views with either edge branch, and of texts."""
     torch.manual_seed(0)
     encoder = load_plain_model(model, edge_branch=EdgeBranchConfig("cnn"), device="cpu")
-    backends = _backends(encoder)
+    backends = towers_of(encoder)
     pictures, texts = _pictures(encoder, max(batch_sizes)), _texts(max(batch_sizes), token_counts)
     cosines = _cosines(backends, pictures, texts)
     kept = {name: towers for name, towers in backends.items() if min(cosines[name].values()) >= MIN_COSINE}
@@ -102,7 +102,7 @@ def measure(model: str, batch_sizes: Sequence[int], token_counts: Sequence[int],
     }
 
 
-def _backends(encoder: TwoViewEncoder) -> dict[str, Towers]:
+def towers_of(encoder: TwoViewEncoder) -> dict[str, Towers]:
     """Return every way to run the model here; none is refused, so that all are measured."""
     models = openvino_cpu.convert(encoder)
 

@@ -85,15 +85,15 @@ def measure(
     """Return queries a second, recall and building time of each contestant, and what an exact scan does."""
     stored = perturbed(real, num, width, seed=1)
     asked = perturbed(real, num_queries, width, seed=2)
-    queries = np.concatenate([_weighted(asked, weight) for weight in STRUCTURE_WEIGHTS])
-    trial = _Trial(_Rows(stored), queries, tenth_scores(queries, _Rows(stored)), target)
+    queries = np.concatenate([weighted(asked, weight) for weight in STRUCTURE_WEIGHTS])
+    trial = _Trial(Rows(stored), queries, tenth_scores(queries, Rows(stored)), target)
     exact = faiss.IndexFlatIP(stored.shape[1])
     exact.add(stored)
     contestants = {"exact": _Contestant(_bare(exact), seconds=0.0, parameters={}, curve=[])}
     for kind in ours:
         contestants[f"ours_{kind}"] = _ours(kind, trial)
     for spec in theirs:
-        name = spec.replace("{lists}", str(_num_lists(num)))
+        name = spec.replace("{lists}", str(num_lists(num)))
         contestants[f"faiss_{name}"] = _tuned_by_hand(name, trial)
     rates = alternate(
         rounds,
@@ -171,7 +171,7 @@ def perturbed(real: Matrix, num: int, width: int, seed: int) -> Matrix:
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    source: _Rows
+    source: Rows
     queries: Matrix
     tenths: NDArray[np.float32]
     target: float
@@ -196,7 +196,7 @@ class _Contestant:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
+class Rows:
     """Vectors in memory as a source for `index`."""
 
     rows: Matrix
@@ -265,7 +265,7 @@ def _tuned_by_hand(spec: str, trial: _Trial) -> _Contestant:
     seconds = time.perf_counter() - started
     space = faiss.ParameterSpace()
     curve = []
-    for setting in _settings(spec):
+    for setting in faiss_settings(spec):
         space.set_index_parameters(index, setting)
         curve.append(trial.point(_bare(index), setting))
         if curve[-1]["lowest_recall_at_10"] > _ENOUGH and "," not in setting:
@@ -278,7 +278,7 @@ def _tuned_by_hand(spec: str, trial: _Trial) -> _Contestant:
     return _Contestant(_bare(index), seconds, parameters, curve)
 
 
-def _settings(spec: str) -> list[str]:
+def faiss_settings(spec: str) -> list[str]:
     """List the parameters to try: a fine ladder, cheapest first; two of them where a second stage refines."""
     if spec.startswith("HNSW"):
         return [f"efSearch={value}" for value in (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)]
@@ -288,7 +288,7 @@ def _settings(spec: str) -> list[str]:
     return [f"nprobe={probe}" for probe in probes]
 
 
-def _num_lists(num: int) -> int:
+def num_lists(num: int) -> int:
     """Return the power of two next to ``4 sqrt(num)``, as FAISS's own guide has it."""
     return int(2 ** round(np.log2(max(1.0, min(4 * num**0.5, num / 39)))))
 
@@ -310,7 +310,7 @@ def _recalls(search: Search, trial: _Trial) -> list[float]:
     ]
 
 
-def _weighted(rows: Matrix, weight: float) -> Matrix:
+def weighted(rows: Matrix, weight: float) -> Matrix:
     half = rows.shape[1] // 2
     return rows * np.repeat([1 - weight, weight], half).astype(np.float32)
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import page_limits
+from benchmarks.page_parts import Result, source, table
 from benchmarks.peers import page as peers
 from benchmarks.results import RESULTS
 
@@ -18,7 +20,6 @@ PAGE = DOCS / "performance.md"
 PLOTS = DOCS / "images"
 _COMPARABLE = 0.97
 ENGINES = ("engines_10k", "engines_100k", "engines_1m")
-Result = Mapping[str, Any]
 
 _INTRODUCTION = """# Performance
 
@@ -54,9 +55,12 @@ def render(results: Mapping[str, Result]) -> str:
     parts = [
         _INTRODUCTION,
         _engines(results),
+        page_limits.filters(results),
         _encoders(results["encoders"]),
+        page_limits.quantised(results),
+        page_limits.limits(results),
         _service(results),
-        peers.section(results, _table, _source),
+        peers.section(results),
     ]
     return "\n".join(part.strip() + "\n" for part in parts if part)
 
@@ -68,9 +72,9 @@ def _engines(results: Mapping[str, Result]) -> str:
         figures = result["figures"]
         contestants = figures["contestants"]
         lines += [
-            f"**{figures['num']:,} pictures** ({_source(name, result)})",
+            f"**{figures['num']:,} pictures** ({source(name, result)})",
             "",
-            *_table(
+            *table(
                 ["", "queries/s", "recall@10", "of it at w = 0, 0.5, 1", "built in, s", "setting"],
                 [
                     [
@@ -101,7 +105,7 @@ def _growth(results: Sequence[Result]) -> list[str]:
         times = [1000 / result["figures"]["contestants"][name]["queries_a_second"] for result in results]
         rows.append([_contestant(name), *(f"{time:.2f}" for time in times), f"{growth(nums, times):.2f}"])
     head = ["ms a query", *(f"{num:,}" for num in nums), "grows with N to the power of"]
-    return [*_table(head, rows), "", "![Time of a query against size](images/performance-growth.png)"]
+    return [*table(head, rows), "", "![Time of a query against size](images/performance-growth.png)"]
 
 
 def _comparable(figures: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -129,7 +133,7 @@ def _encoders(result: Result) -> str:
         "## Encoding",
         "",
         "`python -m benchmarks.encoders`: ViT-B/32 image tower and 4-layer text tower with random weights,",
-        f"{_source('encoders', result)}.",
+        f"{source('encoders', result)}.",
         "In brackets: times as fast as torch.",
         "",
     ]
@@ -138,14 +142,14 @@ def _encoders(result: Result) -> str:
         for batch, figure in figures[group].items():
             size = int(batch.removeprefix("batch "))
             rows.append([f"{label}, {batch}", *_rates(figure, engines, size, "torch_f32")])
-    lines += [*_table(["pictures a second", *engines.values()], rows), ""]
+    lines += [*table(["pictures a second", *engines.values()], rows), ""]
     engines = {"torch_f32_padded": "torch, padded", **engines}
     rows = [
         [name, *_times(figure, engines, "torch_f32_padded")]
         for name, figure in figures["texts"].items()
         if not name.startswith("batch 16")
     ]
-    lines += _table(["texts, ms", *engines.values()], rows)
+    lines += table(["texts, ms", *engines.values()], rows)
     return "\n".join(lines)
 
 
@@ -216,8 +220,8 @@ def _service(results: Mapping[str, Result]) -> str:
         ),
     ]
     lines = ["## The service", "", "Each row: `python -m benchmarks.NAME` with the name of its last column.", ""]
-    lines += _table(
-        ["", "", "result"], [[what, told, f"{name} ({_source(name, results[name])})"] for what, told, name in rows]
+    lines += table(
+        ["", "", "result"], [[what, told, f"{name} ({source(name, results[name])})"] for what, told, name in rows]
     )
     return "\n".join(lines)
 
@@ -297,22 +301,9 @@ def _order(key: str) -> tuple[bool, bool, str]:
     return key != "exact", not key.startswith("ours"), key
 
 
-def _source(name: str, result: Result) -> str:
-    day = str(result["measured_at"])[:10]
-    return f"[{name}.json](../benchmarks/results/{name}.json), {result['machine']['cores']} cores, {day}"
-
-
 def _range(values: Sequence[float]) -> str:
     low, high = f"{min(values):.1f}", f"{max(values):.1f}"
     return low if low == high else f"{low} to {high}"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    return [
-        "| " + " | ".join(head) + " |",
-        "|" + "---|" * len(head),
-        *("| " + " | ".join(row) + " |" for row in rows),
-    ]
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ PACKAGES = (
     "torch",
     "open_clip_torch",
     "openvino",
+    "nncf",
     "faiss-cpu",
     "faiss-gpu",
     "numpy",

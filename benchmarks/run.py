@@ -9,7 +9,8 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks import add_throughput, restart, search_overhead
+from benchmarks import add_throughput, filters, restart, roofline, search_overhead
+from benchmarks.engines import real_vectors
 from benchmarks.reference_model import write_reference_model
 from benchmarks.results import write_result
 
@@ -42,6 +43,9 @@ def main() -> None:
         write_result(f"search_overhead{arguments.suffix}", figures, arguments=noted)
         figures = restart.measure(model, arguments.num_vectors, arguments.rounds)
         write_result(f"restart{arguments.suffix}", figures, arguments=noted)
+    figures = filters.measure(real_vectors("scenes-tiny", None, 2000), num=arguments.num_vectors)
+    write_result(f"filters{arguments.suffix}", figures, arguments=noted)
+    write_result(f"roofline{arguments.suffix}", roofline.measure(), arguments=noted)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import JsonValue
 
 from index.collection import NewImage
 from index.local import LocalCollection
@@ -32,40 +34,56 @@ def fill_collection(
     Without ``rows`` they have random vectors of clustered directions. Returns when the engine that suits their number
     is made and saved.
     """
-    buffer = io.BytesIO()
-    Image.new("RGB", (16, 16), (90, 120, 60)).save(buffer, "PNG")
-    content = buffer.getvalue()
-    content_hash = hashlib.sha256(content).hexdigest()
     chance = np.random.default_rng(seed)
     centres = unit(chance.standard_normal((256, dimension)))
     collection = LocalCollection.open(folder, dimension=dimension, fingerprint=fingerprint)
     for start in range(0, num, ROWS_A_CALL):
         size = min(ROWS_A_CALL, num - start)
-        if rows is not None:
-            appearance, structure = np.split(rows[start : start + size], 2, axis=1)
-        else:
-            appearance, structure = (
+        if rows is None:
+            views = [
                 unit(centres[chance.integers(0, 256, size)] + 0.6 * unit(chance.standard_normal((size, dimension))))
                 for _ in range(2)
-            )
+            ]
+            pairs = np.concatenate(views, axis=1)
+        else:
+            pairs = rows[start : start + size]
+        numbers = range(start, start + size)
+        store(
+            collection,
+            pairs,
+            [{"shelf": number % 100, "name": f"picture {number}"} for number in numbers],
+            first=start,
+        )
+    _wait_until_settled(collection)
+    collection.close()
+
+
+def store(
+    collection: LocalCollection, pairs: NDArray[np.float32], metadata: Sequence[dict[str, JsonValue]], first: int = 0
+) -> None:
+    """Add pictures ``v0``, ``v1``, … that share one file, with these vectors, shape ``(N, 2 D)``, and metadata."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16), (90, 120, 60)).save(buffer, "PNG")
+    content = buffer.getvalue()
+    content_hash = hashlib.sha256(content).hexdigest()
+    dimension = pairs.shape[1] // 2
+    for start in range(0, len(pairs), ROWS_A_CALL):
         collection.add(
             [
                 NewImage(
-                    id=f"v{start + row}",
+                    id=f"v{first + row}",
                     content=content,
                     content_hash=content_hash,
                     media_type="image/png",
                     width=16,
                     height=16,
-                    appearance=appearance[row],
-                    structure=structure[row],
-                    metadata={"shelf": (start + row) % 100, "name": f"picture {start + row}"},
+                    appearance=pairs[row, :dimension],
+                    structure=pairs[row, dimension:],
+                    metadata=metadata[row],
                 )
-                for row in range(size)
+                for row in range(start, min(start + ROWS_A_CALL, len(pairs)))
             ]
         )
-    _wait_until_settled(collection)
-    collection.close()
 
 
 def _wait_until_settled(collection: LocalCollection) -> None:

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial, reduce
 from pathlib import Path
 from threading import Lock
 
@@ -21,8 +22,8 @@ from numpy.typing import NDArray
 from index.catalogue_file import connect, open_prepared, register_fingerprint
 from index.collection import ImageRecord
 from index.errors import CollectionClosedError, storage_error
-from index.filter_sql import to_sql
-from index.filters import Filter
+from index.filter_sql import SqlValue, leaf_test, to_sql
+from index.filters import All, AnyOf, Filter, Not
 from index.metadata_summary import FieldSummary, summarise_counts
 
 _BATCH_ROWS = 2048
@@ -180,10 +181,21 @@ class CatalogueReader:
 
     def matching(self, condition: Filter) -> Numbers:
         """Return the numbers of the pictures that meet a condition, ascending."""
-        where, parameters = _where(condition)
-        sql = f"SELECT id FROM images WHERE {where} ORDER BY id"  # noqa: S608 - parameters are bound
-        rows = self._connection.execute(sql, parameters)
-        return np.fromiter((row[0] for row in rows), dtype=np.int64)
+        match condition:
+            case All(conditions):
+                return reduce(partial(np.intersect1d, assume_unique=True), map(self.matching, conditions))
+            case AnyOf(conditions):
+                return reduce(np.union1d, map(self.matching, conditions))
+            case Not(inner):
+                return np.setdiff1d(self._ids("id", "images", "1", []), self.matching(inner), assume_unique=True)
+            case _:
+                return self._ids("image", "fields", *leaf_test(condition))
+
+    def _ids(self, column: str, table: str, where: str, parameters: Sequence[SqlValue]) -> Numbers:
+        # As one text: rows that each become a tuple and a number of Python take ten times as long.
+        sql = f"SELECT group_concat({column}) FROM {table} WHERE {where}"  # noqa: S608 - parameters are bound
+        text = self._connection.execute(sql, parameters).fetchone()[0]
+        return np.unique(np.fromstring(text or "", dtype=np.int64, sep=","))
 
     def count(self, condition: Filter | None = None) -> int:
         """Count the pictures that meet a condition."""

@@ -19,6 +19,9 @@ from pydantic import JsonValue
 from index.catalogue import Matrix, Numbers
 from index.collection import Vector
 
+# Above this share a product with all vectors is quicker than one with those allowed.
+MUCH_ALLOWED = 0.6
+
 
 class EngineKind(StrEnum):
     """How candidates are found."""
@@ -62,6 +65,10 @@ class Engine(Protocol):
         """Its scores are inner products of the stored vectors, up to float32 rounding, and none is missed."""
         ...
 
+    def is_exact_among(self, num_allowed: int | None) -> bool:
+        """Whether a search among that many allowed vectors (among all, for ``None``) is exact in the same sense."""
+        ...
+
     @property
     def over_fetch(self) -> int:
         """Candidates to ask for, for each hit wanted, so that exact scores find the best in spite of its own."""
@@ -92,7 +99,7 @@ class Engine(Protocol):
         ...
 
     def search(self, query: Vector, k: int, allowed: Numbers | None = None) -> Candidates:
-        """Return at most ``k`` candidates, only from ``allowed`` where given."""
+        """Return at most ``k`` candidates, only from ``allowed`` (ascending) where given."""
         ...
 
     def vectors(self, numbers: Numbers) -> Matrix | None:
@@ -102,6 +109,16 @@ class Engine(Protocol):
     def state(self) -> EngineState:
         """Copy itself out; `index.engine_building.restore` is the way back."""
         ...
+
+
+def among(numbers: Numbers, allowed: Numbers) -> NDArray[np.bool_]:
+    """Tell which of these are allowed; negative ones never are."""
+    if not len(numbers) or not len(allowed):
+        return np.zeros(len(numbers), dtype=bool)
+    last = max(int(numbers.max()), int(allowed.max()))
+    is_allowed = np.zeros(last + 2, dtype=bool)  # the last place stays free: -1 reads it
+    is_allowed[allowed] = True
+    return is_allowed[numbers]
 
 
 class VectorTable:
@@ -190,6 +207,10 @@ class NumpyEngine:
     def __len__(self) -> int:
         return len(self._table)
 
+    def is_exact_among(self, num_allowed: int | None) -> bool:
+        """Always."""
+        return True
+
     def numbers(self) -> Numbers:
         """Return what it holds."""
         return self._table.numbers.copy()
@@ -205,10 +226,14 @@ class NumpyEngine:
     def search(self, query: Vector, k: int, allowed: Numbers | None = None) -> Candidates:
         """Return the ``k`` best."""
         numbers, rows = self._table.numbers, self._table.rows
-        if allowed is not None:
+        if allowed is None:
+            scores = rows @ query
+        elif len(allowed) > MUCH_ALLOWED * len(numbers):
+            is_allowed = among(numbers, allowed)
+            numbers, scores = numbers[is_allowed], (rows @ query)[is_allowed]
+        else:
             positions = self._table.positions(allowed)
-            numbers, rows = numbers[positions], rows[positions]
-        scores = rows @ query
+            numbers, scores = numbers[positions], rows[positions] @ query
         if k < len(scores):
             best = np.argpartition(-scores, k)[:k]
             numbers, scores = numbers[best], scores[best]

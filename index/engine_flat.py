@@ -1,4 +1,4 @@
-"""Exact search with FAISS on the CPU."""
+"""Exact search on the CPU, with FAISS for filters."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ import numpy as np
 
 from index.catalogue import Numbers
 from index.collection import Vector
-from index.engine import Candidates, EngineKind, NumpyEngine
+from index.engine import MUCH_ALLOWED, Candidates, EngineKind, NumpyEngine, among
 
 # Untyped: the stubs that come with FAISS 1.15 contradict the library.
 faiss: Any = importlib.import_module("faiss")
 
 
 class FlatEngine(NumpyEngine):
-    """FAISS's exact inner-product scan, the one behind ``IndexFlatIP``, over a block of vectors that we own.
+    """An exact scan over a block of vectors that we own: by NumPy, or where a filter leaves few, by FAISS.
 
-    ``IndexFlatIP`` moves everything behind a removed vector; our table moves one row.
+    ``IndexFlatIP`` moves everything behind a removed vector; our table moves one row. And for one query it takes the
+    inner products one by one on one core, at 40 % of the speed of a matrix product, which reads memory as fast as it
+    comes (100,000 x 512, 2026-11-25).
     """
 
     kind = EngineKind.FLAT
@@ -26,17 +28,13 @@ class FlatEngine(NumpyEngine):
     def search(self, query: Vector, k: int, allowed: Numbers | None = None) -> Candidates:
         """Return the ``k`` best."""
         rows = self._table.rows
-        k = min(k, len(rows))
+        if allowed is None or len(allowed) > MUCH_ALLOWED * len(rows):
+            return super().search(query, k, allowed)
+        is_allowed = among(self._table.numbers, allowed)
+        k = min(k, int(is_allowed.sum()))
         if k == 0:
             return Candidates(np.empty(0, np.int64), np.empty(0, np.float32))
-        selector, bits = None, None
-        if allowed is not None:
-            is_allowed = np.isin(self._table.numbers, allowed)
-            k = min(k, int(is_allowed.sum()))
-            if k == 0:
-                return Candidates(np.empty(0, np.int64), np.empty(0, np.float32))
-            bits = np.packbits(is_allowed, bitorder="little")
-            selector = faiss.IDSelectorBitmap(bits)
+        bits = np.packbits(is_allowed, bitorder="little")
         scores = np.empty(k, dtype=np.float32)
         positions = np.empty(k, dtype=np.int64)
         faiss.knn_inner_product(
@@ -48,7 +46,6 @@ class FlatEngine(NumpyEngine):
             k,
             faiss.swig_ptr(scores),
             faiss.swig_ptr(positions),
-            selector,
+            faiss.IDSelectorBitmap(bits),
         )
-        is_found = positions >= 0
-        return Candidates(self._table.numbers[positions[is_found]], scores[is_found])
+        return Candidates(self._table.numbers[positions], scores)

@@ -115,6 +115,10 @@ class GpuIvfEngine:
     def __len__(self) -> int:
         return len(self._host)
 
+    def is_exact_among(self, num_allowed: int | None) -> bool:
+        """Never: what it holds is rounded."""
+        return self._host.is_exact_among(num_allowed)
+
     def numbers(self) -> Numbers:
         """Return what it holds."""
         return self._host.numbers()

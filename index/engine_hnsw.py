@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,13 +12,20 @@ from numpy.typing import NDArray
 
 from index.catalogue import Matrix, Numbers
 from index.collection import Vector
-from index.engine import Candidates, EngineKind, EngineState
+from index.engine import Candidates, EngineKind, EngineState, among
 
 # Untyped: the stubs that come with FAISS 1.15 contradict the library.
 faiss: Any = importlib.import_module("faiss")
 
 NUM_LINKS = 32
 _MAX_DEAD_SHARE = 0.25
+# So few allowed vectors are scanned whatever the graph costs: half a millisecond at width 512.
+_SCANNED_ANYWAY = 4096
+# Vectors scanned in the time in which a walk takes one more candidate (0.13 and 2.8 microseconds at width 512).
+_SCANNED_A_CANDIDATE = 20
+# A filter that keeps a share of the vectors wants ef_search over that share to this power for equal recall: measured
+# on 100,000 x 512 at shares of 0.5, 0.1 and 0.01.
+_FILTER_POWER = 0.65
 
 
 def new_graph(width: int) -> Any:
@@ -84,22 +92,50 @@ class HnswEngine:
             if place is not None:
                 self._slots[place] = -1
 
+    def is_exact_among(self, num_allowed: int | None) -> bool:
+        """Few vectors are all scanned: that costs less than the walk that would find them."""
+        if num_allowed is None:
+            return False
+        return num_allowed <= max(_SCANNED_ANYWAY, _SCANNED_A_CANDIDATE * self._wide_ef(1, num_allowed))
+
     def search(self, query: Vector, k: int, allowed: Numbers | None = None) -> Candidates:
-        """Walk the graph."""
-        if not self._places:
+        """Walk the graph; among few allowed vectors, or where the walk meets too few of them, scan those."""
+        k = min(k, len(self) if allowed is None else len(allowed))
+        if not self._places or k == 0:
             return Candidates(np.empty(0, np.int64), np.empty(0, np.float32))
-        selector, bits = None, None
-        if allowed is not None or len(self._places) < len(self._slots):
-            is_wanted = self._slots >= 0 if allowed is None else np.isin(self._slots, allowed)
-            bits = np.packbits(is_wanted, bitorder="little")
-            selector = faiss.IDSelectorBitmap(bits)
-        k = min(k, len(self))
-        ef_search = max(self.ef_search, k)
-        if selector is None:
+        if allowed is None:
+            return self._walk(query, k, max(self.ef_search, k))
+        if not self.is_exact_among(len(allowed)):
+            # Everything around the query is looked at and what is not allowed is left out afterwards. So enough found
+            # means that nothing nearer was passed by, also where the filter goes with what the vectors show.
+            ef_search = self._wide_ef(k, len(allowed))
+            found = self._walk(query, min(ef_search, len(self)), ef_search)
+            places = np.minimum(np.searchsorted(allowed, found.numbers), len(allowed) - 1)
+            is_allowed = allowed[places] == found.numbers
+            if int(is_allowed.sum()) >= k:
+                return Candidates(found.numbers[is_allowed][:k], found.scores[is_allowed][:k])
+        return self._scan(query, k, allowed)
+
+    def _wide_ef(self, k: int, num_allowed: int) -> int:
+        share = min(1.0, num_allowed / max(1, len(self)))
+        wide = max(self.ef_search * math.pow(share, -_FILTER_POWER), (k + 2 * math.sqrt(k)) / share)
+        return math.ceil(wide)
+
+    def _walk(self, query: Vector, k: int, ef_search: int) -> Candidates:
+        if len(self._places) == len(self._slots):
             parameters = self._plain_parameters(ef_search)
         else:
-            parameters = faiss.SearchParametersHNSW(efSearch=ef_search, sel=selector)
+            bits = np.packbits(self._slots >= 0, bitorder="little")
+            parameters = faiss.SearchParametersHNSW(efSearch=ef_search, sel=faiss.IDSelectorBitmap(bits))
         scores, places = self._index.search(query[None], k, params=parameters)
+        is_found = places[0] >= 0
+        return Candidates(self._slots[places[0][is_found]], scores[0][is_found])
+
+    def _scan(self, query: Vector, k: int, allowed: Numbers) -> Candidates:
+        """Score the allowed vectors where the graph keeps them."""
+        bits = np.packbits(among(self._slots, allowed), bitorder="little")
+        parameters = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))
+        scores, places = faiss.downcast_index(self._index.storage).search(query[None], k, params=parameters)
         is_found = places[0] >= 0
         return Candidates(self._slots[places[0][is_found]], scores[0][is_found])
 

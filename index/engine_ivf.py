@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from index.catalogue import Matrix, Numbers
 from index.collection import Vector
-from index.engine import Candidates, EngineKind, EngineState
+from index.engine import Candidates, EngineKind, EngineState, among
 
 # Untyped: the stubs that come with FAISS 1.15 contradict the library.
 faiss: Any = importlib.import_module("faiss")
@@ -23,6 +23,14 @@ faiss: Any = importlib.import_module("faiss")
 _MIN_PQ_ROWS = 256
 # By the share of true neighbours among that many times ten candidates: 8 bits round little, 2 bits a lot.
 _OVER_FETCH = {EngineKind.IVF_SQ8: 2, EngineKind.IVF_PQ: 8}
+
+# A filter that keeps a share of the vectors wants nprobe over that share to this power for equal recall: measured on
+# 100,000 x 512 at shares of 0.5, 0.1 and 0.01.
+_FILTER_POWER = 0.65
+# Below this share all lists are read: passing over a vector costs a fiftieth of scoring it, and makes sure.
+_FEW_ALLOWED = 0.05
+# Times as many vectors as chance has it, before what a filter keeps counts as far from the query.
+_FAR = 2
 
 
 def train_ivf(sample: Matrix, num_lists: int, kind: EngineKind = EngineKind.IVF_SQ8) -> Any:
@@ -111,14 +119,41 @@ class IvfEngine:
             self._index.remove_ids(held)
             self._held.difference_update(held.tolist())
 
+    def is_exact_among(self, num_allowed: int | None) -> bool:
+        """Never: what it holds is rounded."""
+        return False
+
     def search(self, query: Vector, k: int, allowed: Numbers | None = None) -> Candidates:
-        """Return the best of the lists nearest to the query."""
+        """Return the best of the lists nearest to the query; with a filter of more lists, or of all of them."""
         if allowed is None:
-            parameters = self._plain_parameters()
-        else:
-            selector = faiss.IDSelectorBatch(allowed)
-            parameters = faiss.SearchParametersIVF(nprobe=self.nprobe, sel=selector)
-        scores, numbers = self._index.search(query[None], max(1, min(k, len(self))), params=parameters)
+            return self._read(query, min(k, len(self)), self._plain_parameters())
+        k = min(k, len(allowed))
+        if not k or not self._held:
+            return Candidates(np.empty(0, np.int64), np.empty(0, np.float32))
+        bits = np.packbits(among(np.arange(int(allowed[-1]) + 1), allowed), bitorder="little")
+        selector = faiss.IDSelectorBitmap(bits)
+        share, num_lists = min(1.0, len(allowed) / len(self)), int(self._index.nlist)
+        nprobe = min(num_lists, math.ceil(self.nprobe * math.pow(share, -_FILTER_POWER)))
+        if share < _FEW_ALLOWED:
+            nprobe = num_lists
+        found = self._read(query, k, faiss.SearchParametersIVF(nprobe=nprobe, sel=selector))
+        if nprobe < num_lists and (len(found.numbers) < k or self._is_below_chance(query, found, share)):
+            found = self._read(query, k, faiss.SearchParametersIVF(nprobe=num_lists, sel=selector))
+        return found
+
+    def _is_below_chance(self, query: Vector, found: Candidates, share: float) -> bool:
+        """Tell whether many more vectors than chance has it lie nearer than what a filter let through.
+
+        Then it goes with what the vectors show and keeps what is far from the query: in lists that were not read.
+        """
+        k = len(found.numbers)
+        expected = min(len(self), math.ceil(_FAR * (k + 2 * math.sqrt(k)) / share))
+        nprobe = math.ceil(2 * expected * self._index.nlist / len(self))
+        nearest = self._read(query, expected, faiss.SearchParametersIVF(nprobe=min(nprobe, int(self._index.nlist))))
+        return len(nearest.scores) == expected and bool(nearest.scores[-1] > found.scores[-1])
+
+    def _read(self, query: Vector, k: int, parameters: Any) -> Candidates:
+        scores, numbers = self._index.search(query[None], max(1, k), params=parameters)
         is_found = numbers[0] >= 0
         return Candidates(numbers[0][is_found], scores[0][is_found])
 

@@ -33,6 +33,7 @@ from index.filters import (
 
 SqlValue: TypeAlias = str | int | float | None
 FieldRow: TypeAlias = tuple[str, str, SqlValue]
+Leaf: TypeAlias = Compare | OneOf | Exists
 
 _SYMBOLS = {Operator.EQ: "=", Operator.LT: "<", Operator.LTE: "<=", Operator.GT: ">", Operator.GTE: ">="}
 
@@ -53,15 +54,6 @@ def to_sql(condition: Filter) -> tuple[str, list[SqlValue]]:
         For example ``("images.id IN (SELECT image FROM fields WHERE path = ? AND kind = ? AND value < ?)", [...])``.
     """
     match condition:
-        case Compare(path, operator, value):
-            kind, bound = _bound(value)
-            if kind is Kind.NULL:
-                return _among("kind = ?", path, [kind])
-            return _among(f"kind = ? AND value {_SYMBOLS[operator]} ?", path, [kind, bound])
-        case OneOf(path, values):
-            return _one_of(path, values)
-        case Exists(path):
-            return _among("1", path, [])
         case All(conditions):
             return _joined(" AND ", conditions)
         case AnyOf(conditions):
@@ -69,6 +61,23 @@ def to_sql(condition: Filter) -> tuple[str, list[SqlValue]]:
         case Not(inner):
             sql, parameters = to_sql(inner)
             return f"NOT ({sql})", parameters
+        case _:
+            test, parameters = leaf_test(condition)
+            return f"images.id IN (SELECT image FROM fields WHERE {test})", parameters  # noqa: S608 - constants
+
+
+def leaf_test(condition: Leaf) -> tuple[str, list[SqlValue]]:
+    """Write a condition on one field as an SQL expression over a row of ``fields``, with its bound parameters."""
+    match condition:
+        case Compare(path, operator, value):
+            kind, bound = _bound(value)
+            if kind is Kind.NULL:
+                return _under("kind = ?", path, [kind])
+            return _under(f"kind = ? AND value {_SYMBOLS[operator]} ?", path, [kind, bound])
+        case OneOf(path, values):
+            return _one_of(path, values)
+        case Exists(path):
+            return _under("1", path, [])
 
 
 def _rows_under(path: tuple[str, ...], value: JsonValue | Mapping[str, JsonValue]) -> Iterator[FieldRow]:
@@ -112,12 +121,11 @@ def _one_of(path: tuple[str, ...], values: Sequence[Scalar]) -> tuple[str, list[
         else:
             tests.append(f"(kind = ? AND value IN ({', '.join('?' * len(bounds))}))")
             parameters += [kind.value, *bounds]
-    return _among(f"({' OR '.join(tests)})", path, parameters)
+    return _under(f"({' OR '.join(tests)})", path, parameters)
 
 
-def _among(test: str, path: Sequence[str], parameters: Sequence[SqlValue]) -> tuple[str, list[SqlValue]]:
-    sql = f"images.id IN (SELECT image FROM fields WHERE path = ? AND {test})"  # noqa: S608 - built of constants
-    return sql, [_path_text(path), *(str(p) if isinstance(p, Kind) else p for p in parameters)]
+def _under(test: str, path: Sequence[str], parameters: Sequence[SqlValue]) -> tuple[str, list[SqlValue]]:
+    return f"path = ? AND {test}", [_path_text(path), *(str(p) if isinstance(p, Kind) else p for p in parameters)]
 
 
 def _joined(word: str, conditions: Sequence[Filter]) -> tuple[str, list[SqlValue]]:

@@ -54,6 +54,14 @@ class SearchPolicy:
     exact_filter_limit: int
 
 
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Hits in order, without their records."""
+
+    names: list[str]
+    scored: Scored
+
+
 def find_hits(request: SearchRequest, engine: Engine, reader: CatalogueReader, policy: SearchPolicy) -> list[SearchHit]:
     """Return the best hits after a position, in order; fewer only where fewer match.
 
@@ -64,32 +72,29 @@ def find_hits(request: SearchRequest, engine: Engine, reader: CatalogueReader, p
         policy: When to trust the engine.
     """
     allowed = None if request.condition is None else reader.matching(request.condition)
+    return _with_records(rank_among(allowed, request, engine, reader, policy), reader)
+
+
+def rank_among(
+    allowed: Numbers | None, request: SearchRequest, engine: Engine, reader: CatalogueReader, policy: SearchPolicy
+) -> Ranked:
+    """Do what `find_hits` does, less finding what matches and reading the records."""
     num_matching = len(engine) if allowed is None else len(allowed)
     if num_matching == 0:
-        return []
-    if engine.is_exact:
-        ranked = _from_exact_engine(request, engine, reader, allowed, num_matching)
-    elif allowed is not None and num_matching <= policy.exact_filter_limit:
-        ranked = _from_scan(request, reader, allowed)
-    else:
-        ranked = _from_approximate_engine(request, engine, reader, allowed, num_matching, policy)
-    return _with_records(ranked, reader)
+        return Ranked([], _nothing(request.query))
+    if engine.is_exact_among(None if allowed is None else num_matching):
+        return _from_exact_engine(request, engine, reader, allowed, num_matching)
+    if allowed is not None and num_matching <= policy.exact_filter_limit:
+        return _from_scan(request, reader, allowed)
+    return _from_approximate_engine(request, engine, reader, allowed, num_matching, policy)
 
 
 def scan(query: Vector, reader: CatalogueReader, allowed: Numbers | None, num_wanted: int) -> Scored:
     """Score every allowed picture from the catalogue and return the best and their ties, in no order."""
-    kept = Scored(np.empty(0, np.int64), np.empty((0, len(query)), np.float32), np.empty(0, np.float32))
+    kept = _nothing(query)
     for numbers, pairs in _stored_pairs(reader, allowed):
         kept = best(join([kept, Scored(numbers, pairs, exact_scores(query, pairs))]), num_wanted)
     return kept
-
-
-@dataclass(frozen=True, slots=True)
-class _Ranked:
-    """Hits in order, without their records."""
-
-    names: list[str]
-    scored: Scored
 
 
 def _from_exact_engine(
@@ -98,7 +103,7 @@ def _from_exact_engine(
     reader: CatalogueReader,
     allowed: Numbers | None,
     num_matching: int,
-) -> _Ranked:
+) -> Ranked:
     tolerance = _ROUNDING * max(1.0, float(np.linalg.norm(request.query)))
     k = request.num_wanted + _num_seen(request) + _SLACK
     while True:
@@ -121,7 +126,7 @@ def _from_approximate_engine(
     allowed: Numbers | None,
     num_matching: int,
     policy: SearchPolicy,
-) -> _Ranked:
+) -> Ranked:
     k = (policy.over_fetch or engine.over_fetch) * (request.num_wanted + _num_seen(request)) + _SLACK
     candidates = engine.search(request.query, min(k, num_matching), allowed)
     scored = _score(request.query, candidates.numbers, engine, reader)
@@ -132,7 +137,7 @@ def _from_approximate_engine(
     return ranked if has_seen_below else _from_scan(request, reader, allowed)
 
 
-def _from_scan(request: SearchRequest, reader: CatalogueReader, allowed: Numbers | None) -> _Ranked:
+def _from_scan(request: SearchRequest, reader: CatalogueReader, allowed: Numbers | None) -> Ranked:
     """Score everything, page by page of the order, until enough hits come after the position."""
     num_wanted = request.num_wanted + _num_seen(request)
     while True:
@@ -145,6 +150,10 @@ def _from_scan(request: SearchRequest, reader: CatalogueReader, allowed: Numbers
         num_wanted *= 4
 
 
+def _nothing(query: Vector) -> Scored:
+    return Scored(np.empty(0, np.int64), np.empty((0, len(query)), np.float32), np.empty(0, np.float32))
+
+
 def _score(query: Vector, numbers: Numbers, engine: Engine, reader: CatalogueReader) -> Scored:
     pairs: Matrix | None = engine.vectors(numbers)
     if pairs is None:
@@ -152,7 +161,7 @@ def _score(query: Vector, numbers: Numbers, engine: Engine, reader: CatalogueRea
     return Scored(numbers, pairs, exact_scores(query, pairs))
 
 
-def _rank(request: SearchRequest, scored: Scored, reader: CatalogueReader) -> _Ranked:
+def _rank(request: SearchRequest, scored: Scored, reader: CatalogueReader) -> Ranked:
     """Drop what comes before the position or scores too little, put the rest in order, and cut."""
     if request.min_score is not None:
         scored = scored.take(_at_least(scored, request.min_score))
@@ -166,7 +175,7 @@ def _rank(request: SearchRequest, scored: Scored, reader: CatalogueReader) -> _R
     ]
     keys = sorted(keys)[: request.num_wanted]
     order = np.array([position for _, _, position in keys], dtype=np.int64)
-    return _Ranked([name for _, name, _ in keys], scored.take(order))
+    return Ranked([name for _, name, _ in keys], scored.take(order))
 
 
 def _drop_seen(scored: Scored, after: SearchPosition, reader: CatalogueReader) -> Scored:
@@ -188,7 +197,7 @@ def _num_seen(request: SearchRequest) -> int:
     return request.after.num_seen if request.after else 0
 
 
-def _with_records(ranked: _Ranked, reader: CatalogueReader) -> list[SearchHit]:
+def _with_records(ranked: Ranked, reader: CatalogueReader) -> list[SearchHit]:
     records = {each.number: each.record for each in reader.records(ranked.scored.numbers.tolist())}
     dimension = ranked.scored.vectors.shape[1] // 2
     return [

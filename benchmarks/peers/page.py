@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.page_parts import Result, source, table
+
 INFINITY, CLIP_RETRIEVAL = "peer_infinity", "peer_clip_retrieval"
 PLOT = "performance-load.png"
-Result = Mapping[str, Any]
-Table = Callable[[Sequence[str], Sequence[Sequence[str]]], list[str]]
-Source = Callable[[str, Result], str]
 
 _NAMES = {"infinity": "infinity", "ours_f32": "ours, f32", "ours_bf16": "ours, bf16"}
 _COLOURS = {"infinity": "tab:red", "ours_f32": "tab:blue", "ours_bf16": "tab:green"}
 
 
-def section(results: Mapping[str, Result], table: Table, source: Source) -> str:
+def section(results: Mapping[str, Result]) -> str:
     """Return the section, of those peers that were measured."""
     parts = []
     if INFINITY in results:
-        parts += _infinity(results[INFINITY], table, source)
+        parts += _infinity(results[INFINITY])
     if CLIP_RETRIEVAL in results:
-        parts += _clip_retrieval(results[CLIP_RETRIEVAL], table, source)
+        parts += _clip_retrieval(results[CLIP_RETRIEVAL])
     return "\n".join(["## Beside other servers", "", *parts]) if parts else ""
 
 
-def _infinity(result: Result, table: Table, source: Source) -> list[str]:
+def _infinity(result: Result) -> list[str]:
     figures = result["figures"]
     contestants, versions = figures["contestants"], figures["infinity"]
     names = list(contestants)
@@ -73,7 +72,7 @@ def _infinity(result: Result, table: Table, source: Source) -> list[str]:
     return [*lines, f"![Delays against load](images/{PLOT})", ""]
 
 
-def _clip_retrieval(result: Result, table: Table, source: Source) -> list[str]:
+def _clip_retrieval(result: Result) -> list[str]:
     figures = result["figures"]
     versions = figures["clip_retrieval"]
     hand = ", ".join(f"{name} {value}" for name, value in figures["tuned_by_hand"]["parameter"].items())

@@ -7,8 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import add_throughput, encoders, engines, restart, results, search_overhead, search_under_import
+from benchmarks import (
+    add_throughput,
+    encoders,
+    engines,
+    filters,
+    quantised,
+    restart,
+    results,
+    roofline,
+    search_overhead,
+    search_under_import,
+)
+from benchmarks.reference_model import write_reference_model
 from index.engine import EngineKind
+from structxlip.edge_branch import EdgeBranchConfig
+from structxlip.models import load_encoder, load_plain_model
 from tests.support.plain_pictures import plain_jpegs
 from tests.support.tiny_open_clip import write_tiny_open_clip
 
@@ -72,6 +86,64 @@ def test_engines_are_compared_at_equal_recall() -> None:
     assert contestants["exact"]["recall_at_10"]["all"] == 1.0
     assert all(each["recall_at_10"]["all"] >= 0.85 for each in contestants.values())
     assert all(each["queries_a_second"] > 0 for each in contestants.values())
+
+
+@pytest.mark.slow
+def test_filters_are_compared_with_the_exact_answer() -> None:
+    figures = filters.measure(
+        engines.real_vectors("scenes-tiny", None, 40),
+        num=1500,
+        width=24,
+        num_queries=6,
+        rounds=1,
+        target=0.9,
+        ours=["flat", "hnsw", "ivf_sq8"],
+        theirs=["IVF{lists},Flat", "HNSW32,Flat"],
+    )
+    for share, found in figures["shares"].items():
+        assert found["num_matching"] == round(1500 * float(share))
+        contestants = found["contestants"]
+        assert contestants["exact_selected"]["recall_at_10"] == contestants["ours_flat"]["recall_at_10"] == 1.0
+        assert all(each["lowest_recall_at_10"] >= 0.85 for each in contestants.values())
+        assert all(each["matching_ms"] > 0 for each in found["ours"].values())
+
+
+def test_the_tower_and_the_scan_are_held_against_measured_limits() -> None:
+    pytest.importorskip("openvino")
+    products = roofline.measure_products([64], batch=1, rounds=2)
+    assert products["limits"]["f32"] == max(products["gflops_a_second"]["f32"]["square 64"].values()) > 0
+    scan = roofline.measure_scan(2000, 16, rounds=2)
+    assert scan["limit"] >= scan["gigabytes_a_second"]["both cores"]
+    assert all(each["share_of_bandwidth"] > 0 for each in scan["searches"].values())
+
+
+def test_the_operations_of_a_picture_are_those_of_the_published_model() -> None:
+    # 4.4 G multiply-adds, as the model's makers and others count them.
+    assert roofline.operations_a_picture(224, 512) / 2 == pytest.approx(4.4e9, rel=0.02)
+
+
+@pytest.mark.slow
+def test_the_share_of_the_tower_is_that_of_its_time(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    encoder = load_plain_model(
+        write_reference_model(tmp_path / "model"), edge_branch=EdgeBranchConfig("cnn"), device="cpu"
+    )
+    limits = {"limits": {"f32": 1e6, "bf16": 1e6}}
+    found = roofline.measure_tower(encoder, 2, 1, limits)["backends"]
+    for each in found.values():
+        assert each["share_of_limit"] == pytest.approx(each["gflops_a_second"] / 1e6, abs=1e-3)
+    assert sum(found["openvino_f32"]["share_of_time"].values()) == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.slow
+def test_quantised_towers_are_compared_with_float32() -> None:
+    pytest.importorskip("nncf")
+    figures = quantised.measure(
+        load_encoder("scenes-tiny"), "scenes:test", "scenes:train", size=40, num_calibration=4, rounds=1
+    )
+    forms = figures["forms"]
+    assert forms["torch_f32"]["cosine"]["pictures"]["smallest"] == pytest.approx(1, abs=1e-5)
+    assert forms["int8"]["cosine"]["pictures"]["mean"] < 1
 
 
 def test_a_result_says_where_it_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,6 @@ from benchmarks.engines import perturbed
 from benchmarks.peers import clip_retrieval, infinity, page
 from benchmarks.peers.hugging_face_clip import convert
 from benchmarks.peers.load import Request, ask_once, closed_loop, open_loop
-from benchmarks.performance import _source, _table
 from benchmarks.reference_model import ARCHITECTURE
 from structxlip.architecture import build_model
 from structxlip.models import load_encoder
@@ -95,7 +94,7 @@ def test_embedding_servers_are_compared(tmp_path: Path) -> None:
         assert run["PNG of 144 megapixels"]["good_requests_answered_afterwards"] == 3
     figures["infinity"] = {"infinity-emb": "0", "torch": "0"}
     result = {"figures": figures, "measured_at": "2026-11-25", "machine": {"cores": 2}}
-    told = page.section({page.INFINITY: result}, _table, _source)
+    told = page.section({page.INFINITY: result})
     assert "| text, 16 at a time |" in told
     page.draw(result, tmp_path / page.PLOT)
     assert (tmp_path / page.PLOT).stat().st_size > 1000

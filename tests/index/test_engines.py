@@ -52,6 +52,11 @@ def pairs_of_units(num: int, seed: int = 0) -> Matrix:
     return np.ascontiguousarray(halves.reshape(num, WIDTH))
 
 
+def unit(rows: NDArray[np.float64]) -> Matrix:
+    scaled: Matrix = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return scaled
+
+
 def built(kind: EngineKind, source: Rows, settings: LocalSettings = QUIET) -> Engine:
     seen: list[float] = []
     engine = EngineBuilder(WIDTH, settings).build(kind, source, seen.append)
@@ -112,6 +117,45 @@ def test_a_selector_leaves_only_what_is_allowed(kind: EngineKind) -> None:
     if engine.is_exact:
         assert sorted(found.tolist()) == allowed.tolist()
     assert len(engine.search(vectors[5], 5, np.array([9999])).numbers) == 0
+
+
+@pytest.mark.parametrize("kind", [EngineKind.HNSW, EngineKind.IVF_SQ8])
+@pytest.mark.parametrize("share", [0.1, 0.5])
+@pytest.mark.parametrize("kept", ["any", "nearest", "farthest"])
+def test_a_filter_loses_nothing_wherever_what_it_keeps_lies(
+    kind: EngineKind, share: float, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = np.random.default_rng(0)
+    centres = chance.standard_normal((24, WIDTH))
+    vectors = unit(centres[chance.integers(0, 24, 6000)] + 0.6 * chance.standard_normal((6000, WIDTH)))
+    source = Rows(np.arange(6000), vectors)
+    engine = built(kind, source)
+    tune(engine, source, target=0.98, num_stored=32, over_fetch=None)
+    monkeypatch.setattr("index.engine_hnsw._SCANNED_ANYWAY", 0)
+    monkeypatch.setattr("index.engine_hnsw._SCANNED_A_CANDIDATE", 0)
+    queries = unit(vectors[:40] + 0.1 * chance.standard_normal((40, WIDTH)))
+    num_found = 0
+    for query in queries:
+        order = np.argsort(-(vectors @ query))
+        order = {"any": chance.permutation(order), "nearest": order, "farthest": order[::-1]}[kept]
+        allowed = np.sort(order[: int(share * len(vectors))])
+        best = allowed[np.argsort(-(vectors[allowed] @ query))[:10]]
+        found = engine.search(query, 10 * engine.over_fetch + 16, allowed).numbers
+        assert np.isin(found, allowed).all()
+        num_found += len(set(found.tolist()) & set(best.tolist()))
+    assert num_found >= 0.97 * 10 * len(queries)
+
+
+def test_a_graph_scans_what_is_left_where_little_is() -> None:
+    vectors = pairs_of_units(5000)
+    engine = built(EngineKind.HNSW, Rows(np.arange(5000), vectors))
+    engine.remove(np.arange(10))
+    allowed = np.arange(0, 5000, 7)
+    assert engine.is_exact_among(len(allowed))
+    assert not engine.is_exact_among(None)
+    found = engine.search(vectors[3], 800, allowed)
+    assert sorted(found.numbers.tolist()) == allowed[allowed >= 10].tolist()
+    np.testing.assert_allclose(found.scores, vectors[found.numbers] @ vectors[3], atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", CPU_KINDS)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
+from index.catalogue import CatalogueReader
 from index.errors import CollectionError, FilterError
 from index.filter_sql import field_rows, to_sql
 from index.filters import (
@@ -43,6 +44,8 @@ class Table:
         self.connection.executemany("INSERT INTO fields VALUES (?, ?, ?, ?)", rows)
         sql, parameters = to_sql(condition)
         found = self.connection.execute(f"SELECT count(*) FROM images WHERE {sql}", parameters).fetchone()[0]
+        listed = CatalogueReader(self.connection, "x", 1, 1).matching(condition).tolist()
+        assert listed == [1] * found, "counting and listing must agree"
         return bool(found == 1)
 
 

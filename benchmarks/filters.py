@@ -1,0 +1,287 @@
+"""Searches with a filter: ours against FAISS tuned by hand with selectors, and against a scan of what matches.
+
+    python -m benchmarks.filters --num 100000
+
+Vectors and queries are those of `benchmarks.engines`. Each stored picture has a rank drawn at random, and the filters
+`rank < share * num` keep 1, 10 and 50 % of them.
+
+Ours is a collection on disk with each engine: `best_hits` is what a search does when it knows what matches (candidates,
+exact scores, order), `matching` is finding that in the catalogue, `search` is the whole, with the records of its hits.
+FAISS is bare and is given its selector ready made: each index type with a bitmap and with a batch of ids, and of all
+its settings the fastest that reaches the recall on these very queries, with each of the three weights. `exact_selected`
+scans with a bitmap over everything, `exact_gathered` copies what matches and multiplies it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.engines import Rows, faiss_settings, num_lists, perturbed, real_vectors, weighted
+from benchmarks.results import alternate, write_result
+from benchmarks.stored_vectors import store
+from index.catalogue import Matrix, Numbers
+from index.engine_tuning import NUM_NEIGHBOURS, STRUCTURE_WEIGHTS, recall, tenth_scores
+from index.filters import Filter, parse_filter
+from index.local import LocalCollection
+from index.search import SearchRequest, rank_among
+from index.settings import LocalSettings
+
+SHARES = (0.01, 0.1, 0.5)
+OURS = ("flat", "hnsw", "ivf_sq8")
+THEIRS = ("IVF{lists},Flat", "IVF{lists},SQ8", "HNSW32,Flat")
+# A filter reads more lists, or walks further, than a search without one.
+_MORE_HNSW = (768, 1024, 1536, 2048, 4096)
+_MORE_PROBES = (384, 512, 1024)
+Search = Callable[[NDArray[np.float32]], Numbers]
+
+
+def main() -> None:
+    """Measure and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--num", type=int, default=100_000)
+    parser.add_argument("--width", type=int, default=256, help="dimensions of a view")
+    parser.add_argument("--queries", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--recall", type=float, default=0.98)
+    parser.add_argument("--ours", nargs="+", default=OURS)
+    parser.add_argument("--faiss", nargs="+", default=THEIRS)
+    parser.add_argument("--name", default="filters")
+    arguments = parser.parse_args()
+    figures = measure(
+        real_vectors("scenes-tiny", None, 2000),
+        num=arguments.num,
+        width=arguments.width,
+        num_queries=arguments.queries,
+        rounds=arguments.rounds,
+        target=arguments.recall,
+        ours=arguments.ours,
+        theirs=arguments.faiss,
+    )
+    write_result(arguments.name, figures, arguments=vars(arguments))
+
+
+def measure(
+    real: Matrix,
+    *,
+    num: int,
+    width: int = 256,
+    num_queries: int = 60,
+    rounds: int = 3,
+    target: float = 0.98,
+    ours: Sequence[str] = OURS,
+    theirs: Sequence[str] = THEIRS,
+) -> dict[str, Any]:
+    """Return queries a second and recall of each contestant for each share, and what finding matches takes."""
+    stored = perturbed(real, num, width, seed=1)
+    asked = perturbed(real, num_queries, width, seed=2)
+    queries = np.concatenate([weighted(asked, weight) for weight in STRUCTURE_WEIGHTS])
+    ranks = np.random.default_rng(3).permutation(num)
+    indices = {spec: _index(spec, stored) for spec in theirs}
+    exact = faiss.IndexFlatIP(stored.shape[1])
+    exact.add(stored)
+    with _collections(stored, ranks, ours, target) as collections:
+        shares = {}
+        for share in SHARES:
+            trial = _Trial.of(stored, np.flatnonzero(ranks < share * num), queries, target)
+            contestants: dict[str, Search] = {
+                "exact_selected": _selecting(exact, trial, faiss.SearchParameters, {}),
+                "exact_gathered": _gathering(trial),
+            }
+            chosen = {}
+            for spec, index in indices.items():
+                contestants[f"faiss_{spec}"], chosen[f"faiss_{spec}"] = _tuned_by_hand(spec, index, trial)
+            condition = parse_filter({"field": "rank", "lt": share * num})
+            for kind, collection in collections.items():
+                contestants[f"ours_{kind}"] = _ours(collection, condition)
+            shares[str(share)] = {
+                "num_matching": len(trial.allowed),
+                "contestants": _compared(contestants, chosen, trial, rounds),
+                "ours": {kind: _parts(each, condition, queries) for kind, each in collections.items()},
+            }
+        parameters = {kind: dict(each.status().search_parameters) for kind, each in collections.items()}
+    return {
+        "threads": faiss.omp_get_max_threads(),
+        "num": num,
+        "width": stored.shape[1],
+        "parameters": parameters,
+        "shares": shares,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    stored: Matrix
+    allowed: Numbers
+    queries: Matrix
+    tenths: NDArray[np.float32]
+    target: float
+
+    @staticmethod
+    def of(stored: Matrix, allowed: Numbers, queries: Matrix, target: float) -> _Trial:
+        return _Trial(stored, allowed, queries, tenth_scores(queries, Rows(stored[allowed])), target)
+
+    def recalls(self, search: Search) -> list[float]:
+        """Return the recall of each structure weight against the exact answer among what is allowed."""
+        found = [search(query) for query in self.queries]
+        assert all(np.isin(numbers, self.allowed).all() for numbers in found), "found what the filter leaves out"
+        parts = np.split(np.arange(len(found)), len(STRUCTURE_WEIGHTS))
+        everything = Rows(self.stored)
+        return [
+            recall(self.queries[part], self.tenths[part], [found[row] for row in part], everything) for part in parts
+        ]
+
+
+@contextmanager
+def _collections(
+    stored: Matrix, ranks: Numbers, kinds: Sequence[str], target: float
+) -> Iterator[dict[str, LocalCollection]]:
+    """Fill one collection for each engine, and wait until they are made and tuned."""
+    with tempfile.TemporaryDirectory() as folder:
+        dimension, filled, opened = stored.shape[1] // 2, Path(folder) / "filled", {}
+        with LocalCollection.open(
+            filled, dimension=dimension, fingerprint="x", settings=LocalSettings(engine="flat")
+        ) as collection:
+            store(collection, stored, [{"rank": int(rank)} for rank in ranks])
+        for kind in kinds:
+            settings = LocalSettings(engine=kind, recall_target=target, self_check_seconds=0)  # type: ignore[arg-type]
+            shutil.copytree(filled, Path(folder) / kind)
+            opened[kind] = LocalCollection.open(
+                Path(folder) / kind, dimension=dimension, fingerprint="x", settings=settings
+            )
+        try:
+            for kind, collection in opened.items():
+                while collection.status().engine != kind or collection.status().activity:
+                    time.sleep(0.2)
+            yield opened
+        finally:
+            for collection in opened.values():
+                collection.close()
+
+
+def _ours(collection: LocalCollection, condition: Filter) -> Search:
+    """Return what a search does when it knows what matches; numbers begin at 0, as FAISS has them."""
+    with collection._live.view() as view:
+        allowed = view.reader.matching(condition)
+
+    def search(query: NDArray[np.float32]) -> Numbers:
+        request = SearchRequest(query, NUM_NEIGHBOURS, None, condition, None)
+        with collection._live.view() as view:
+            ranked = rank_among(allowed, request, view.engine, view.reader, collection._policy)
+        return ranked.scored.numbers - 1
+
+    return search
+
+
+def _parts(collection: LocalCollection, condition: Filter, queries: Matrix) -> dict[str, float]:
+    """Return median milliseconds of finding what matches, and of whole searches."""
+    with collection._live.view() as view:
+        matching = [_seconds(lambda: view.reader.matching(condition)) for _ in range(15)]
+    whole = [
+        _seconds(lambda query=query: collection.search(query, limit=NUM_NEIGHBOURS, filter=condition))
+        for query in queries
+    ]
+    return {
+        "matching_ms": round(float(np.median(matching)) * 1000, 3),
+        "search_ms": round(float(np.median(whole)) * 1000, 3),
+    }
+
+
+def _compared(
+    contestants: dict[str, Search], chosen: dict[str, str], trial: _Trial, rounds: int
+) -> dict[str, dict[str, Any]]:
+    rates = alternate(
+        rounds, **{name: lambda search=each: _rate(search, trial.queries) for name, each in contestants.items()}
+    )
+    found = {}
+    for name, search in contestants.items():
+        by_weight = trial.recalls(search)
+        found[name] = {
+            "queries_a_second": round(float(np.median(rates[name])), 1),
+            "rounds": [round(rate, 1) for rate in rates[name]],
+            "recall_at_10": round(float(np.mean(by_weight)), 4),
+            "lowest_recall_at_10": round(min(by_weight), 4),
+            "setting": chosen.get(name, ""),
+        }
+    return found
+
+
+def _index(spec: str, stored: Matrix) -> Any:
+    name = spec.replace("{lists}", str(num_lists(len(stored))))
+    index = faiss.index_factory(stored.shape[1], name, faiss.METRIC_INNER_PRODUCT)
+    sample = np.random.default_rng(0).choice(len(stored), size=min(len(stored), 200_000), replace=False)
+    index.train(stored[np.sort(sample)])
+    index.add(stored)
+    return index
+
+
+def _tuned_by_hand(spec: str, index: Any, trial: _Trial) -> tuple[Search, str]:
+    """Return the fastest of all settings and both selectors that reaches the recall, else the most thorough one."""
+    is_graph = spec.startswith("HNSW")
+    kind = faiss.SearchParametersHNSW if is_graph else faiss.SearchParametersIVF
+    most, best = None, None
+    values = [int(setting.partition("=")[2]) for setting in faiss_settings(spec)]
+    for value in (*values, *(_MORE_HNSW if is_graph else _MORE_PROBES)):
+        option = {"efSearch" if is_graph else "nprobe": value}
+        for batch in (False, True):
+            if batch and (best is None or best[1] != f"{value}, bitmap"):
+                continue
+            search = _selecting(index, trial, kind, option, batch=batch)
+            most = (search, f"{value}, {'batch' if batch else 'bitmap'}", _rate(search, trial.queries))
+            if min(trial.recalls(search)) >= trial.target and (best is None or most[2] > best[2]):
+                best = most
+        if best is not None and most is not None and most[2] < 0.7 * best[2]:
+            break
+    kept = best or most
+    assert kept is not None
+    return kept[:2]
+
+
+def _selecting(
+    index: Any, trial: _Trial, kind: Callable[..., Any], options: dict[str, int], *, batch: bool = False
+) -> Search:
+    bits = np.packbits(np.isin(np.arange(len(trial.stored)), trial.allowed), bitorder="little")
+    selector = faiss.IDSelectorBatch(trial.allowed) if batch else faiss.IDSelectorBitmap(bits)
+    parameters = kind(sel=selector, **options)
+
+    def search(query: NDArray[np.float32]) -> Numbers:
+        assert bits is not None  # FAISS keeps no reference to it
+        found: Numbers = index.search(query[None], NUM_NEIGHBOURS, params=parameters)[1][0]
+        return found[found >= 0]
+
+    return search
+
+
+def _gathering(trial: _Trial) -> Search:
+    def search(query: NDArray[np.float32]) -> Numbers:
+        scores = trial.stored[trial.allowed] @ query
+        k = min(NUM_NEIGHBOURS, len(scores))
+        best = np.argpartition(-scores, k - 1)[:k]
+        return trial.allowed[best[np.argsort(-scores[best])]]
+
+    return search
+
+
+def _rate(search: Search, queries: Matrix) -> float:
+    return len(queries) / _seconds(lambda: [search(query) for query in queries])
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Parts of the page of measurements: searches with a filter, the machine's limits, towers in int8."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from benchmarks.page_parts import Result, source, table
+
+FILTERS = ("filters", "filters_1m")
+QUANTISED = {
+    "quantised": "ViT-B/32, random weights",
+    "quantised_scenes": "scenes-tiny",
+    "quantised_photos": "a MobileNetV2 on photographs",
+}
+_FILTERS = """## Searches with a filter
+
+`python -m benchmarks.filters`: vectors and queries as above, and filters that keep 1, 10 and 50 % of the pictures.
+Ours is the collection's own search when it knows what matches: candidates, exact scores, order. FAISS is bare, its
+selector ready made, and has the fastest of all settings and kinds of selector that reaches recall@10 = 0.98 on these
+very queries. In brackets: times the rate of the fastest FAISS. Finding what matches, in SQLite, and the whole search
+stand in the last two rows.
+"""
+_LIMITS = """## Limits of the machine
+
+`python -m benchmarks.roofline`: the best rate of matrix products (torch, OpenVINO) and of reading memory that was
+measured here, and what share of them the image tower of a ViT-B/32 and a scan reach. Only matrix products count as
+work of the tower.
+"""
+_INT8 = """## int8
+
+`python -m benchmarks.quantised`: towers quantised after training; int8 is no option of the service
+([decision 29](decisions/0029-no-int8-yet.md)). What is not int8 runs in bf16. Recall of captions with both views.
+"""
+
+
+def filters(results: Mapping[str, Result]) -> str:
+    """Return the part on searches with a filter."""
+    present = [name for name in FILTERS if name in results]
+    lines = [_FILTERS] if present else []
+    for name in present:
+        figures = results[name]["figures"]
+        shares = figures["shares"]
+        lines += [f"**{figures['num']:,} pictures** ({source(name, results[name])})", ""]
+        best = {
+            share: max(
+                each["queries_a_second"]
+                for key, each in found["contestants"].items()
+                if not key.startswith("ours") and each["lowest_recall_at_10"] >= 0.98
+            )
+            for share, found in shares.items()
+        }
+        contestants = list(next(iter(shares.values()))["contestants"])
+        rows = [
+            [
+                _contestant(key),
+                *(_rate(found["contestants"][key], best[share], key) for share, found in shares.items()),
+            ]
+            for key in contestants
+        ]
+        for label, key in (("finding what matches, ms", "matching_ms"), ("whole search, ms: ", "search_ms")):
+            rows.append(
+                [
+                    label + (", ".join(next(iter(shares.values()))["ours"]) if key == "search_ms" else ""),
+                    *(
+                        ", ".join(f"{each[key]:.1f}" for each in list(found["ours"].values())[: _shown(key)])
+                        for found in shares.values()
+                    ),
+                ]
+            )
+        head = ["queries a second, lowest recall@10", *(f"{float(share):.0%} match" for share in shares)]
+        lines += [*table(head, rows), ""]
+    return "\n".join(lines)
+
+
+def limits(results: Mapping[str, Result]) -> str:
+    """Return the part on the machine's limits."""
+    if "roofline" not in results:
+        return ""
+    result = results["roofline"]
+    figures = result["figures"]
+    products, tower, scan = figures["products"], figures["tower"], figures["scan"]
+    lines = [_LIMITS, f"{source('roofline', result)}.", ""]
+    rows = [
+        [
+            shape,
+            *(
+                f"{rates[library]:,.0f}"
+                for rates in (products["gflops_a_second"][precision][shape] for precision in products["limits"])
+                for library in ("torch", "openvino")
+            ),
+        ]
+        for shape in products["gflops_a_second"]["f32"]
+    ]
+    head = [
+        "GFLOP/s",
+        *(f"{library} {precision}" for precision in products["limits"] for library in ("torch", "OpenVINO")),
+    ]
+    lines += [*table(head, rows), ""]
+    rows = [
+        [
+            name.replace("_", " ").replace("openvino", "OpenVINO"),
+            f"{each['milliseconds']:.0f}",
+            f"{each['gflops_a_second']:,.0f}",
+            f"{each['share_of_limit']:.0%}",
+            ", ".join(f"{kind} {share:.0%}" for kind, share in list(each.get("share_of_time", {}).items())[:5]),
+        ]
+        for name, each in tower["backends"].items()
+    ]
+    head = [f"image tower, batch {tower['batch']}", "ms", "GFLOP/s", "of the limit", "its time goes to"]
+    lines += [*table(head, rows), ""]
+    rows = [
+        [name, f"{each['milliseconds']:.1f}", f"{each['queries_a_second']:.0f}", f"{each['share_of_bandwidth']:.0%}"]
+        for name, each in scan["searches"].items()
+    ]
+    head = [
+        f"scan of {scan['num']:,} × {scan['width']}",
+        "ms",
+        "queries/s",
+        f"bytes stored through the time, of {scan['limit']:.1f} GB/s",
+    ]
+    return "\n".join([*lines, *table(head, rows)])
+
+
+def quantised(results: Mapping[str, Result]) -> str:
+    """Return the part on int8."""
+    present = {name: label for name, label in QUANTISED.items() if name in results}
+    if not present:
+        return ""
+    lines, rows = [_INT8], []
+    for name, label in present.items():
+        for form, each in results[name]["figures"]["forms"].items():
+            cosine, times = each["cosine"], each["picture_milliseconds"]
+            recall = list(each["recall"].values())[-1]
+            rows.append(
+                [
+                    label if form == "torch_f32" else "",
+                    form.replace("_", " ").replace("openvino", "OpenVINO"),
+                    *(f"{cosine[kind]['smallest']:.4f}" for kind in ("pictures", "edge_maps", "texts")),
+                    "" if "random" in label else f"{recall['R@1']:.1f}",
+                    f"{times['batch 1']:.1f}",
+                    f"{times['batch 32']:.0f}",
+                ]
+            )
+    head = ["", "", "smallest cosine: pictures", "edge maps", "texts", "R@1", "ms, batch 1", "ms, batch 32"]
+    return "\n".join([*lines, *table(head, rows)])
+
+
+def _rate(figures: Result, best: float, key: str) -> str:
+    rate = figures["queries_a_second"]
+    told = f"{rate:,.0f}, {figures['lowest_recall_at_10']:.3f}"
+    return f"{told} ({rate / best:.2f})" if key.startswith("ours") else told
+
+
+def _shown(key: str) -> int | None:
+    """Finding what matches is the same with every engine."""
+    return 1 if key == "matching_ms" else None
+
+
+def _contestant(key: str) -> str:
+    if key.startswith("exact"):
+        return {"exact_selected": "FAISS flat, bitmap", "exact_gathered": "matching rows copied and multiplied"}[key]
+    who, _, what = key.partition("_")
+    return f"{'FAISS' if who == 'faiss' else who} {what.replace('{lists}', '')}"
