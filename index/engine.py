@@ -18,6 +18,7 @@ from pydantic import JsonValue
 
 from index.catalogue import Matrix, Numbers
 from index.collection import Vector
+from index.products import inner_products
 
 # Above this share a product with all vectors is quicker than one with those allowed.
 MUCH_ALLOWED = 0.6
@@ -189,7 +190,7 @@ class VectorTable:
 
 
 class NumpyEngine:
-    """Exact search by one matrix product; used where FAISS is not installed."""
+    """Exact search by inner products with all rows; used where FAISS is not installed."""
 
     kind = EngineKind.NUMPY
     is_exact = True
@@ -227,10 +228,10 @@ class NumpyEngine:
         """Return the ``k`` best."""
         numbers, rows = self._table.numbers, self._table.rows
         if allowed is None:
-            scores = rows @ query
+            scores = inner_products(rows, query)
         elif len(allowed) > MUCH_ALLOWED * len(numbers):
             is_allowed = among(numbers, allowed)
-            numbers, scores = numbers[is_allowed], (rows @ query)[is_allowed]
+            numbers, scores = numbers[is_allowed], inner_products(rows, query)[is_allowed]
         else:
             positions = self._table.positions(allowed)
             numbers, scores = numbers[positions], rows[positions] @ query

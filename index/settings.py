@@ -38,7 +38,7 @@ class LocalSettings:
     recall_target: float = 0.98
     num_tuning_queries: int = 96
     over_fetch: int | None = None
-    exact_filter_limit: int = 2_000
+    exact_filter_limit: int = 500
     retrain_growth: float = 2.0
     snapshot_changes: int = 10_000
     snapshot_seconds: float = 600.0

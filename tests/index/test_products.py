@@ -1,0 +1,29 @@
+"""Inner products by several threads."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from index import products
+from index.products import inner_products
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 7, 1000, 40_001])
+def test_products_are_those_of_a_matrix_product(num_rows: int) -> None:
+    chance = np.random.default_rng(num_rows)
+    rows = chance.standard_normal((num_rows, 48)).astype(np.float32)
+    query = chance.standard_normal(48).astype(np.float32)
+    np.testing.assert_allclose(inner_products(rows, query), rows @ query, atol=1e-4)
+
+
+def test_many_may_ask_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "LEAST_NUMBERS", 1000)
+    chance = np.random.default_rng(0)
+    rows = chance.standard_normal((3001, 32)).astype(np.float32)
+    queries = chance.standard_normal((40, 32)).astype(np.float32)
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda query: inner_products(rows, query), queries))
+    np.testing.assert_allclose(np.stack(found), queries @ rows.T, atol=1e-4)
