@@ -213,10 +213,15 @@ class MatchCalibration:
             scores.mean(), np.maximum(scores.std(), LEAST_SPREAD), num_images=max(1, num_images), length=length
         )
         rate = self.false_accept_rate if false_accept_rate is None else false_accept_rate
-        level = coefficients.level if rate == self.false_accept_rate else gumbel_level(rate)
+        scale = coefficients.scale(max(1, num_images))
+        level = coefficients.level
+        if rate != self.false_accept_rate:
+            # In spreads of the whole validation collection at any size: spread wider over few pictures, a tail that is
+            # too long already would refuse true copies.
+            level = gumbel_level(rate) * coefficients.residual / scale
         return Judgement(
             expected=float(expected),
-            scale=max(coefficients.scale(max(1, num_images)) * length, LEAST_SPREAD),
+            scale=max(scale * length, LEAST_SPREAD),
             level=level,
             slope=coefficients.slope,
             intercept=coefficients.intercept,

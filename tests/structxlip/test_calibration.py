@@ -65,6 +65,22 @@ def test_confidence_rises_with_the_score_and_not_with_the_collection(
     assert not judged.is_match(judged.min_score - 1e-6)
 
 
+def test_the_level_of_a_rare_false_alarm_is_lower_among_fewer_pictures() -> None:
+    calibration = plain_calibration()
+    v, e = unit_rows(2, 8, seed=5)
+
+    def level(num_images: int, rate: float) -> float:
+        return calibration.judge(
+            v, e, structure_weight=0.5, kind=QueryKind.PICTURE, num_images=num_images, false_accept_rate=rate
+        ).min_score
+
+    levels = [level(num, 0.001) for num in (1, 4, 16, 64, 1024)]
+    assert levels == sorted(levels)
+    # One picture against sixteen: the law's rise between them, and no wider spread on top of it.
+    assert levels[2] - levels[0] == pytest.approx(-0.1 * growth(1 / 16, -0.2), abs=1e-6)
+    assert level(16, 0.001) > level(16, 0.01)
+
+
 @given(weight=WEIGHTS, length=st.floats(0.1, 5))
 def test_a_longer_query_is_judged_alike(weight: float, length: float) -> None:
     calibration = plain_calibration(offset=0.3)
