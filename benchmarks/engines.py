@@ -311,7 +311,7 @@ def _recalls(search: Search, trial: _Trial) -> list[float]:
 
 
 def weighted(rows: Matrix, weight: float) -> Matrix:
-    half = rows.shape[1] // 2
+    half = rows.shape[-1] // 2
     return rows * np.repeat([1 - weight, weight], half).astype(np.float32)
 
 

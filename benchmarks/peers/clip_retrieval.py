@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import service_process
-from benchmarks.engines import perturbed, real_vectors
+from benchmarks.engines import perturbed, real_vectors, weighted
 from benchmarks.peers.hugging_face_clip import write_hugging_face_clip
 from benchmarks.peers.install import PEERS, python_of, version_of
 from benchmarks.peers.load import Outcome, Request, closed_loop
@@ -213,12 +213,6 @@ def tune_by_hand(path: Path, stored: Rows, least_recall: float) -> dict[str, int
             break
     faiss.write_index(index, str(path))
     return {name: value}
-
-
-def weighted(row: Rows, weight: float) -> Rows:
-    """Return the vector that finds by `(1 − w) · appearance + w · structure`."""
-    half = row.shape[-1] // 2
-    return np.asarray(row * np.repeat([1 - weight, weight], half).astype(np.float32))
 
 
 def _write_metadata(path: Path, num: int) -> None:
