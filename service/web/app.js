@@ -28,7 +28,7 @@ const api = new Api(keys);
 const sources = new ImageSources(api);
 const pictures = new QueryPictures();
 const address = new Address(navigate);
-const searcher = new Searcher(search);
+const searcher = new Searcher(search, (isBusy) => byId("gallery").setAttribute("aria-busy", isBusy));
 const gallery = new Gallery(byId("gallery"), sources, openDetail);
 const words = byId("words");
 const more = byId("more");

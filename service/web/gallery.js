@@ -89,11 +89,13 @@ export class Gallery {
 
   // Only what is not in its place is moved: an element that is moved loses focus and hover.
   #reorder() {
+    const focused = this.list.contains(document.activeElement) ? document.activeElement : null;
     let next = this.list.firstElementChild;
     for (const { element } of this.#cards.values()) {
       if (element === next) next = next.nextElementSibling;
       else this.list.insertBefore(element, next);
     }
+    if (focused && focused !== document.activeElement) focused.focus({ preventScroll: true });
   }
 
   #layOut() {
@@ -150,26 +152,29 @@ export class Gallery {
 
   // Where a walk up and down goes along: where it began, so that down and up again ends there.
   #middle(card) {
-    if (this.#column?.card === card) return this.#column.middle;
-    const place = card.element.getBoundingClientRect();
-    return place.left + place.width / 2;
+    return this.#column?.card === card ? this.#column.middle : middleOf(card);
   }
 
   // The card of the next row that lies nearest in the vertical.
   #neighbour(cards, at, direction) {
-    const own = cards[at].element.getBoundingClientRect();
+    const ownTop = cards[at].element.offsetTop;
     const middle = this.#middle(cards[at]);
     let best = -1;
     let rowTop = null;
     let bestAway = Infinity;
     for (let other = at + direction; cards[other]; other += direction) {
-      const place = cards[other].element.getBoundingClientRect();
-      if (Math.abs(place.top - own.top) < 2) continue;
-      rowTop ??= place.top;
-      if (Math.abs(place.top - rowTop) > 2) break;
-      const away = Math.abs(place.left + place.width / 2 - middle);
+      const top = cards[other].element.offsetTop;
+      if (top === ownTop) continue;
+      rowTop ??= top;
+      if (top !== rowTop) break;
+      const away = Math.abs(middleOf(cards[other]) - middle);
       if (away < bestAway) [best, bestAway] = [other, away];
     }
     return best;
   }
+}
+
+// Where a card lies once it has stopped moving: what is seen of it may still be on its way.
+function middleOf({ element }) {
+  return element.offsetLeft + element.offsetWidth / 2;
 }

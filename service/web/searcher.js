@@ -5,15 +5,20 @@ export class Searcher {
   #isRunning = false;
   #isStale = false;
 
-  /** `run()` searches for the current query and shows the answer; it handles its own errors. */
-  constructor(run) {
+  /**
+   * `run()` searches for the current query and shows the answer; it handles its own errors. `onBusy(isBusy)`: what is
+   * shown is no longer, or is again, the answer to the current query.
+   */
+  constructor(run, onBusy) {
     this.run = run;
+    this.onBusy = onBusy;
   }
 
   /** Search after a pause of this many milliseconds without another call. */
   after(milliseconds) {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.now(), milliseconds);
+    this.onBusy(true);
   }
 
   /**
@@ -22,11 +27,13 @@ export class Searcher {
    */
   async now() {
     clearTimeout(this.#timer);
+    this.#timer = null;
     if (this.#isRunning) {
       this.#isStale = true;
       return;
     }
     this.#isRunning = true;
+    this.onBusy(true);
     try {
       do {
         this.#isStale = false;
@@ -34,6 +41,7 @@ export class Searcher {
       } while (this.#isStale);
     } finally {
       this.#isRunning = false;
+      if (this.#timer === null) this.onBusy(false);
     }
   }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -134,6 +135,12 @@ def shown_ids(page: Page) -> list[str]:
     """The ids of the pictures in the gallery, in their order."""
     ids: list[str] = page.locator(".card").evaluate_all("cards => cards.map((card) => card.dataset.id)")
     return ids
+
+
+def wait_for_hits(page: Page) -> None:
+    """Wait until the gallery shows the hits of the query as it is now, not those of the query before."""
+    expect(page.locator("#gallery")).to_have_attribute("aria-busy", "false")
+    expect(page.locator("#status")).to_have_text(re.compile("best first"))
 
 
 def wait_for_ids(page: Page, ids: list[str]) -> None:

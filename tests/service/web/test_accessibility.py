@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from tests.service.web.conftest import SAMPLES, watched_page
+from tests.service.web.conftest import SAMPLES, shown_ids, wait_for_hits, watched_page
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
@@ -24,7 +24,7 @@ def _search_and_exclude(page: Page) -> None:
     page.keyboard.press("Enter")
     page.locator("#weight").press("ArrowRight")
     expect(page.locator("#without .chip")).to_have_count(1)
-    expect(page.locator("#status")).to_have_text(re.compile("best first"))
+    wait_for_hits(page)
 
 
 def _sketch_and_picture(page: Page) -> None:
@@ -108,7 +108,7 @@ def test_the_keyboard_is_enough(browser: Browser, samples_url: str) -> None:
         expect(page.locator("#skip")).to_be_focused()
         _tab_to(page, "#words")
         page.keyboard.type("three rockets")
-        expect(page.locator("#status")).to_have_text(re.compile("best first"))
+        wait_for_hits(page)
         _tab_to(page, "#weight")
         page.keyboard.press("End")
         expect(page.locator("#weight")).to_have_attribute("aria-valuetext", "100 % structure, 0 % appearance")
@@ -118,7 +118,7 @@ def test_the_keyboard_is_enough(browser: Browser, samples_url: str) -> None:
         expect(page.locator("#without .chip")).to_have_count(1)
         page.keyboard.press("Backspace")
         expect(page.locator("#without .chip")).to_have_count(0)
-        expect(page.locator("#status")).to_have_text(re.compile("best first"))
+        wait_for_hits(page)
         _tab_to(page, ".card-open")
         page.keyboard.press("ArrowRight")
         expect(page.locator(".card-open").nth(1)).to_be_focused()
@@ -136,6 +136,61 @@ def test_the_keyboard_is_enough(browser: Browser, samples_url: str) -> None:
         page.keyboard.press("Enter")
         expect(page.locator("#results")).to_be_focused()
         expect(page).to_have_url(re.compile(r"q=three\+rockets"))
+
+
+def test_the_focus_stays_on_a_picture_that_moves(browser: Browser, samples_url: str) -> None:
+    with watched_page(browser) as page:
+        page.goto(samples_url)
+        _browse(page)
+        page.locator("#words").fill("three rockets")
+        wait_for_hits(page)
+        by_both = shown_ids(page)
+        page.locator("#weight").press("End")
+        wait_for_hits(page)
+        by_structure = shown_ids(page)
+        moved = next(id for id in by_structure if id in by_both and by_structure.index(id) > by_both.index(id))
+        page.locator(f'.card[data-id="{moved}"] .card-open').focus()
+        page.go_back()
+        wait_for_hits(page)
+        assert shown_ids(page) == by_both
+        assert page.evaluate("document.activeElement.closest('.card').dataset.id") == moved
+
+
+def test_the_arrow_keys_know_where_moving_pictures_will_be(browser: Browser, samples_url: str) -> None:
+    with watched_page(browser) as page:
+        page.goto(samples_url)
+        _browse(page)
+        page.locator("#words").fill("three rockets")
+        wait_for_hits(page)
+        page.evaluate(
+            """() => {
+                const animate = Element.prototype.animate;
+                Element.prototype.animate = function (...all) {
+                    const animation = animate.apply(this, all);
+                    animation.pause();
+                    return animation;
+                };
+            }"""
+        )
+        page.locator("#weight").press("End")
+        wait_for_hits(page)
+        assert page.evaluate("document.getAnimations().some((animation) => animation.playState === 'paused')")
+        for place in range(5):
+            card = page.locator(".card-open").nth(place)
+            card.focus()
+            page.keyboard.press("ArrowDown")
+            rows = page.evaluate(
+                """place => {
+                    const cards = [...document.querySelectorAll(".card")];
+                    const tops = [...new Set(cards.map((card) => card.offsetTop))];
+                    const row = (card) => tops.indexOf(card.offsetTop);
+                    return [row(cards[place]), row(document.activeElement.closest(".card"))];
+                }""",
+                place,
+            )
+            assert rows == [0, 1]
+            page.keyboard.press("ArrowUp")
+            expect(card).to_be_focused()
 
 
 def _tab_to(page: Page, selector: str) -> None:

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.service.web.conftest import shown_ids
+from tests.service.web.conftest import shown_ids, wait_for_hits
 
 PHRASES = ["a yellow snowman", "an orange frame"]
 TEXT = "a yellow snowman inside an orange frame"
@@ -42,7 +42,7 @@ def test_filters_are_those_of_the_collection_and_narrow_it(page: Page) -> None:
     page.get_by_label("num objects: at least").blur()
     expect(page.locator("#num-filters")).to_have_text("2")
     page.locator("#words").fill("a boat")
-    expect(page.locator("#status")).to_have_text(re.compile("best first"))
+    wait_for_hits(page)
     for item in page.locator(".card").all():
         item.get_by_role("button").click()
         metadata = page.locator("#detail dl").inner_text()
@@ -71,7 +71,7 @@ def test_a_phrase_lights_up_its_regions(page: Page) -> None:
     # Known numbers, so that every place on the screen is known: the page is what is looked at here.
     page.route("**/explain", lambda route: route.fulfill(json=EXPLANATION))
     page.locator("#words").fill(TEXT)
-    expect(page.locator("#status")).to_have_text(re.compile("best first"))
+    wait_for_hits(page)
     page.locator(".card button").first.click()
     detail = page.get_by_role("dialog")
     expect(detail.locator(".explained")).to_have_text(TEXT)
@@ -105,7 +105,7 @@ def test_without_words_the_caption_is_explained(page: Page) -> None:
 
 def test_the_words_of_a_query_are_explained(page: Page, samples_url: str) -> None:
     page.locator("#words").fill(TEXT)
-    expect(page.locator("#status")).to_have_text(re.compile("best first"))
+    wait_for_hits(page)
     with page.expect_response(
         lambda answer: answer.url.endswith("/search") and answer.request.post_data_json.get("structure_weight") == 0
     ):

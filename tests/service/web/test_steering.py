@@ -13,6 +13,7 @@ from tests.service.web.conftest import (
     SAMPLES,
     encoded_pictures,
     shown_ids,
+    wait_for_hits,
     wait_for_ids,
     wait_for_other_ids,
     wait_until,
@@ -64,7 +65,7 @@ def test_a_drawing_is_searched_and_can_be_undone(page: Page) -> None:
     page.get_by_role("button", name="Draw a sketch").click()
     expect(page.locator("#sketch-undo")).to_be_disabled()
     _draw(page, TABLE)
-    expect(page.locator("#status")).to_have_text(re.compile("best first"))
+    wait_for_hits(page)
     expect(page.locator("#weight-value")).to_have_text("100 %")  # a sketch has no appearance
     one_stroke = _ink(page)
     assert one_stroke > 1000
@@ -89,7 +90,7 @@ def test_a_drawing_is_searched_and_can_be_undone(page: Page) -> None:
 def test_a_sketch_comes_back_with_its_address(page: Page, browser: Browser) -> None:
     page.locator("#open-sketch").click()
     _draw(page, TABLE)
-    expect(page.locator("#status")).to_have_text(re.compile("best first"))
+    wait_for_hits(page)
     with watched_page(browser) as other:
         other.goto(page.url)
         wait_for_ids(other, shown_ids(page))
@@ -125,7 +126,7 @@ def test_finger_and_pen_draw(page: Page, kind: str) -> None:
         }""",
         kind,
     )
-    expect(page.locator("#status")).to_have_text(re.compile("best first"))
+    wait_for_hits(page)
     wait_until(page, lambda: _strokes(page) == 1)
     assert page.locator("#sketch-canvas").evaluate("element => getComputedStyle(element).touchAction") == "none"
 
@@ -138,7 +139,7 @@ def test_the_keyboard_draws_too(page: Page) -> None:
     for key in ("Shift+ArrowRight", "Shift+ArrowRight", "ArrowDown", "Shift+ArrowDown", "ArrowLeft"):
         page.keyboard.press(key)
     page.keyboard.press("Space")
-    expect(page.locator("#status")).to_have_text(re.compile("best first"))
+    wait_for_hits(page)
     wait_until(page, lambda: _strokes(page) == 1)
     page.keyboard.press("Control+z")
     expect(page.locator("#status")).to_have_text("60 pictures, newest first")
@@ -153,7 +154,7 @@ def test_the_slider_asks_the_model_nothing(page: Page, samples_url: str, kind: s
     else:
         page.locator("#open-sketch").click()
         _draw(page, TABLE)
-    expect(page.locator("#status")).to_have_text(re.compile("best first"))
+    wait_for_hits(page)
     before = shown_ids(page)
     calls = encoded_pictures(samples_url)
     for key in ("Home", "PageUp", "PageUp", "ArrowRight", "End", "Home"):
@@ -169,7 +170,7 @@ def test_the_slider_asks_the_model_nothing(page: Page, samples_url: str, kind: s
 
 def test_what_is_excluded_goes_away(page: Page, samples_url: str) -> None:
     page.locator("#words").fill("a table")
-    expect(page.locator("#status")).to_have_text(re.compile("best first"))
+    wait_for_hits(page)
     page.get_by_label("Without").fill("an umbrella")
     with page.expect_response("**/search") as answered:
         page.keyboard.press("Enter")
@@ -199,14 +200,14 @@ def test_words_and_a_picture_are_searched_together(page: Page) -> None:
         page.get_by_label("How often the picture counts").select_option("2")
     sent = asked.value.post_data_json
     assert [(sorted(term)[0], term["weight"]) for term in sent["query"]] == [("text", 1), ("image", 2)]
-    expect(page.locator("#status")).to_have_text(re.compile("best first"))
+    wait_for_hits(page)
     expect(page).to_have_url(re.compile(r"picture=2\*"))
     expect(page.locator("#words")).to_have_value("a red boat")
 
 
 def test_a_stored_picture_joins_the_query(page: Page) -> None:
     page.locator("#words").fill("a table")
-    expect(page.locator("#status")).to_have_text(re.compile("best first"))
+    wait_for_hits(page)
     page.locator(".card button").first.click()
     with page.expect_request(lambda request: '"query"' in (request.post_data or "")) as asked:
         page.get_by_role("button", name="Add to the query").click()
@@ -249,7 +250,7 @@ def test_only_confident_matches_leave_an_honest_nothing(browser: Browser, sample
         page.route("**/info", calibrated)
         page.goto(samples_url)
         page.locator("#words").fill("a boat")
-        expect(page.locator("#status")).to_have_text(re.compile("best first"))
+        wait_for_hits(page)
         asked: list[dict[str, object]] = []
 
         def nothing(route: object) -> None:
