@@ -215,10 +215,12 @@ class LossConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class OptimiserConfig:
-    """AdamW, its course, and the moving average.
+    """What moves the weights, its course, and the moving average.
 
     Attributes:
+        kind: `adamw`, or `muon`: Muon for the matrices of hidden layers, AdamW for the rest; from nothing much faster.
         lr: Learning rate at the top of the course.
+        matrix_lr_factor: Multiplies it for what Muon moves.
         edge_lr_factor: Multiplies it for the `cnn` edge branch and the local scale, which start from nothing.
         text_lr_factor: Multiplies it for the text tower.
         layer_decay: Multiplies it once for each layer further from the output; 1 treats layers alike.
@@ -233,7 +235,9 @@ class OptimiserConfig:
         final_lr: What is left of the rate at the end, as a share.
     """
 
+    kind: Literal["adamw", "muon"] = "adamw"
     lr: Positive = 5e-6
+    matrix_lr_factor: Positive = 1.0
     edge_lr_factor: Positive = 1.0
     text_lr_factor: NonNegative = 1.0
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0

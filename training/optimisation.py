@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from structxlip.encoder import TwoViewEncoder
 from structxlip.losses import LogitScale
 from training.config import OptimiserConfig
 from training.freezing import layer_depths
+from training.muon import MuonAndAdamW, is_hidden_matrix
 
 SCALES = ("logit_scale", "logit_bias", "log_scale")
 POSITIONS = ("positional_embedding", "pos_embed", "class_embedding", "cls_token", "cls_emb")
@@ -46,21 +48,28 @@ def trained_parameters(
     return found
 
 
-def build_optimiser(parameters: list[NamedParameter], config: OptimiserConfig) -> torch.optim.AdamW:
-    """Make AdamW with one group for each pair of rate and decay; each group keeps its share as `lr_factor`."""
+def build_optimiser(parameters: list[NamedParameter], config: OptimiserConfig) -> torch.optim.AdamW | MuonAndAdamW:
+    """Make the optimiser, with one group for each pair of rate and decay; each group keeps its share as `lr_factor`."""
+    adamw: dict[str, Any] = {"lr": config.lr, "betas": (config.beta1, config.beta2), "eps": config.eps, "fused": True}
+    if config.kind == "adamw":
+        return torch.optim.AdamW(_groups(parameters, config), **adamw)
+    matrices = [
+        replace(known, lr_factor=known.lr_factor * config.matrix_lr_factor)
+        for known in parameters
+        if is_hidden_matrix(known.name, known.parameter)
+    ]
+    rest = [known for known in parameters if not is_hidden_matrix(known.name, known.parameter)]
+    return MuonAndAdamW(_groups(matrices, config), _groups(rest, config), muon={"lr": config.lr}, adamw=adamw)
+
+
+def _groups(parameters: list[NamedParameter], config: OptimiserConfig) -> list[dict[str, Any]]:
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for known in parameters:
         groups.setdefault((known.lr_factor, known.decays), []).append(known.parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": members, "weight_decay": config.weight_decay if decays else 0.0, "lr_factor": factor}
-            for (factor, decays), members in groups.items()
-        ],
-        lr=config.lr,
-        betas=(config.beta1, config.beta2),
-        eps=config.eps,
-        fused=True,
-    )
+    return [
+        {"params": members, "weight_decay": config.weight_decay if decays else 0.0, "lr_factor": factor}
+        for (factor, decays), members in groups.items()
+    ]
 
 
 def learning_rate(config: OptimiserConfig, step: int, num_steps: int) -> float:
@@ -73,7 +82,7 @@ def learning_rate(config: OptimiserConfig, step: int, num_steps: int) -> float:
     return config.lr * (floor + (1 - floor) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2)
 
 
-def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
+def set_learning_rate(optimiser: torch.optim.Optimizer | MuonAndAdamW, lr: float) -> None:
     """Give each group its share of the rate."""
     for group in optimiser.param_groups:
         group["lr"] = lr * group["lr_factor"]

@@ -17,6 +17,7 @@ from structxlip.atomic_folder import new_folder
 from structxlip.encoder import TwoViewEncoder
 from structxlip.gather import Ranks
 from structxlip.losses import LogitScale
+from training.muon import MuonAndAdamW
 from training.optimisation import MovingAverage
 
 STATE_FOLDER, STATE_FILE = "state", "state.pt"
@@ -58,7 +59,7 @@ class Learner:
 
     encoder: TwoViewEncoder
     local_scale: LogitScale
-    optimiser: torch.optim.Optimizer
+    optimiser: torch.optim.Optimizer | MuonAndAdamW
     average: MovingAverage
     course: Course = field(default_factory=Course)
 

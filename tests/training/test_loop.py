@@ -99,8 +99,10 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
     assert_same(final_weights(tmp_path / "one"), final_weights(tmp_path / "two"))
 
 
-def test_an_interrupted_run_ends_bit_for_bit_as_one_that_was_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_an_interrupted_run_ends_bit_for_bit_as_one_that_was_not(tmp_path: Path, optimiser: str) -> None:
     changes: dict[str, Any] = {"data__augmentation": {"min_crop_area": 0.7, "flip": True}, "optimiser__epochs": 2}
+    changes["optimiser__kind"] = optimiser
     train(tiny_config(tmp_path / "whole", **changes))
     config = tiny_config(tmp_path / "parts", **changes)
     interrupted_after = []

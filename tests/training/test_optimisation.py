@@ -9,7 +9,14 @@ from tests.training.builders import tiny_config
 from training.config import FreezingConfig, OptimiserConfig
 from training.freezing import freeze, layer_depths, set_training
 from training.loop import Run, prepare
-from training.optimisation import MovingAverage, learning_rate, trained_parameters
+from training.muon import is_hidden_matrix
+from training.optimisation import (
+    MovingAverage,
+    NamedParameter,
+    build_optimiser,
+    learning_rate,
+    trained_parameters,
+)
 
 
 @pytest.fixture
@@ -39,6 +46,65 @@ def test_every_parameter_is_in_one_group(run: Run) -> None:
     grouped = [id(p) for group in run.learner.optimiser.param_groups for p in group["params"]]
     assert sorted(grouped) == sorted(id(known.parameter) for known in run.parameters)
     assert len(set(grouped)) == len(grouped)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_every_parameter_moves(tmp_path: Path, kind: str) -> None:
+    branch = {"kind": "cnn", "width": 8, "grid": 2}
+    run = prepare(tiny_config(tmp_path, model__edge_branch=branch, optimiser__kind=kind, optimiser__weight_decay=0.0))
+    before = {known.name: known.parameter.detach().clone() for known in run.parameters}
+    for known in run.parameters:
+        known.parameter.grad = torch.randn_like(known.parameter)
+    run.learner.optimiser.step()
+    for known in run.parameters:
+        assert (known.parameter != before[known.name]).float().mean() > 0.9, known.name
+    run.learner.optimiser.zero_grad(set_to_none=True)
+    assert all(known.parameter.grad is None for known in run.parameters)
+
+
+@pytest.mark.parametrize("is_channels_last", [False, True])
+def test_muon_steps_along_a_gradient_whose_directions_all_count_alike(is_channels_last: bool) -> None:
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.zeros(16, 12, 3, 3))
+    if is_channels_last:
+        weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+    optimiser = build_optimiser(
+        [NamedParameter("model.conv", weight, lr_factor=0.5, decays=True)],
+        OptimiserConfig(kind="muon", lr=0.1, matrix_lr_factor=2.0),
+    )
+    # Singular values that lie far apart: 1, 1/2, 1/4 …
+    left, right = (torch.linalg.qr(torch.randn(size, 16))[0] for size in (16, 108))
+    grad = left @ torch.diag(0.5 ** torch.arange(16)) @ right.T
+    weight.grad = grad.view(16, 12, 3, 3).contiguous(memory_format=torch.preserve_format)
+    optimiser.step()
+    moved = weight.detach().reshape(16, 108)
+    expected = -0.1 * 0.2 * 108**0.5 * left @ right.T
+    # Five rounds of Newton and Schulz leave the six largest singular values between 0.7 and 1.2; smaller ones less.
+    along = torch.diagonal(left.T @ moved @ right) / torch.diagonal(left.T @ expected @ right)
+    assert along[:6].min() > 0.6
+    assert along.max() < 1.3
+    assert weight.is_contiguous(memory_format=torch.channels_last) == is_channels_last
+
+
+def test_muon_moves_matrices_between_features_and_nothing_else(tmp_path: Path) -> None:
+    branch = {"kind": "cnn", "width": 8, "grid": 2}
+    run = prepare(tiny_config(tmp_path, model__edge_branch=branch, optimiser__kind="muon"))
+    hidden = {known.name for known in run.parameters if is_hidden_matrix(known.name, known.parameter)}
+    assert {
+        "model.visual.transformer.resblocks.0.attn.in_proj_weight",
+        "model.transformer.resblocks.1.mlp.c_proj.weight",
+        "edge_branch.stages.0.conv1.weight",
+        "edge_branch.projection.weight",
+    } <= hidden
+    for name in (
+        "model.visual.conv1.weight",
+        "model.visual.positional_embedding",
+        "model.token_embedding.weight",
+        "edge_branch.stem.0.weight",
+        "model.logit_scale",
+    ):
+        assert name not in hidden
+        assert name in {known.name for known in run.parameters}
 
 
 def test_the_rate_rises_in_a_line_and_falls_along_half_a_cosine() -> None:
