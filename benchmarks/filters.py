@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from benchmarks.engines import Rows, faiss_settings, num_lists, perturbed, real_vectors, weighted
 from benchmarks.results import alternate, write_result
 from benchmarks.stored_vectors import store
+from index.allowed import Allowed
 from index.catalogue import Matrix, Numbers
 from index.engine_tuning import NUM_NEIGHBOURS, STRUCTURE_WEIGHTS, recall, tenth_scores
 from index.filters import Filter, parse_filter
@@ -173,13 +174,13 @@ def _collections(
 def _ours(collection: LocalCollection, condition: Filter) -> Search:
     """Return what a search does when it knows what matches; numbers begin at 0, as FAISS has them."""
     with collection._live.view() as view:
-        allowed = view.reader.matching(condition)
+        allowed = Allowed(view.reader.matching(condition))
 
     def search(query: NDArray[np.float32]) -> Numbers:
         request = SearchRequest(query, NUM_NEIGHBOURS, None, condition, None)
         with collection._live.view() as view:
             ranked = rank_among(allowed, request, view.engine, view.reader, collection._policy)
-        return ranked.scored.numbers - 1
+        return ranked.numbers - 1
 
     return search
 

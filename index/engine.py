@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from index.allowed import Allowed
 from index.catalogue import Matrix, Numbers
 from index.collection import Vector
-from index.products import inner_products
+from index.products import inner_products, inner_products_at
 
 # Above this share a product with all vectors is quicker than one with those allowed.
 MUCH_ALLOWED = 0.6
@@ -99,8 +100,8 @@ class Engine(Protocol):
         """Forget these; numbers it does not hold are ignored."""
         ...
 
-    def search(self, query: Vector, k: int, allowed: Numbers | None = None) -> Candidates:
-        """Return at most ``k`` candidates, only from ``allowed`` (ascending) where given."""
+    def search(self, query: Vector, k: int, allowed: Allowed | None = None) -> Candidates:
+        """Return at most ``k`` candidates, only from ``allowed`` where given."""
         ...
 
     def vectors(self, numbers: Numbers) -> Matrix | None:
@@ -112,23 +113,42 @@ class Engine(Protocol):
         ...
 
 
-def among(numbers: Numbers, allowed: Numbers) -> NDArray[np.bool_]:
-    """Tell which of these are allowed; negative ones never are."""
-    if not len(numbers) or not len(allowed):
-        return np.zeros(len(numbers), dtype=bool)
-    last = max(int(numbers.max()), int(allowed.max()))
-    is_allowed = np.zeros(last + 2, dtype=bool)  # the last place stays free: -1 reads it
-    is_allowed[allowed] = True
-    return is_allowed[numbers]
+def best_of(numbers: Numbers, scores: NDArray[np.float32], k: int) -> Candidates:
+    """Return the ``k`` with the highest scores."""
+    if k < len(scores):
+        best = np.argpartition(scores, -k)[-k:]
+        numbers, scores = numbers[best], scores[best]
+    order = np.argsort(-scores, kind="stable")
+    return Candidates(numbers[order], scores[order])
+
+
+def places_of(numbers: Numbers, table: Numbers) -> Numbers:
+    """Return where these stand in a table of numbers, ascending, leaving out those that are not there.
+
+    Args:
+        numbers: Not negative.
+        table: Each number once; -1 stands for none.
+    """
+    if not len(numbers) or not len(table):
+        return np.empty(0, dtype=np.int64)
+    is_wanted = np.zeros(max(int(numbers.max()), int(table.max())) + 2, dtype=bool)
+    is_wanted[numbers] = True
+    is_wanted[-1] = False  # which -1 reads
+    return np.flatnonzero(is_wanted[table])
 
 
 class VectorTable:
-    """Vectors in one dense block: added at the end, and a removed one is replaced by the last."""
+    """Vectors in one dense block: added at the end, and a removed one is replaced by the last.
+
+    Attributes:
+        state: Replaced by another object with every change.
+    """
 
     def __init__(self, width: int) -> None:
         self._rows: Matrix = np.empty((0, width), dtype=np.float32)
         self._numbers: Numbers = np.empty(0, dtype=np.int64)
         self._positions: dict[int, int] = {}
+        self.state = object()
 
     @staticmethod
     def of(numbers: Numbers, rows: Matrix) -> VectorTable:
@@ -152,12 +172,13 @@ class VectorTable:
         return self._rows[: len(self)]
 
     def positions(self, numbers: Numbers) -> Numbers:
-        """Return where these stand, leaving out those that are not there."""
+        """Return where these stand, in their order, leaving out those that are not there."""
         found = (self._positions.get(number) for number in numbers.tolist())
         return np.array([position for position in found if position is not None], dtype=np.int64)
 
     def add(self, numbers: Numbers, rows: Matrix) -> None:
         """Append what is not there yet."""
+        self.state = object()
         is_new = np.array([number not in self._positions for number in numbers.tolist()], dtype=bool)
         numbers, rows = numbers[is_new], rows[is_new]
         start, end = len(self), len(self) + len(numbers)
@@ -168,6 +189,7 @@ class VectorTable:
 
     def remove(self, numbers: Numbers) -> None:
         """Forget these, moving the last rows into the gaps."""
+        self.state = object()
         for number in numbers.tolist():
             position = self._positions.pop(number, None)
             if position is None:
@@ -224,22 +246,17 @@ class NumpyEngine:
         """Forget these."""
         self._table.remove(numbers)
 
-    def search(self, query: Vector, k: int, allowed: Numbers | None = None) -> Candidates:
+    def search(self, query: Vector, k: int, allowed: Allowed | None = None) -> Candidates:
         """Return the ``k`` best."""
         numbers, rows = self._table.numbers, self._table.rows
         if allowed is None:
             scores = inner_products(rows, query)
-        elif len(allowed) > MUCH_ALLOWED * len(numbers):
-            is_allowed = among(numbers, allowed)
-            numbers, scores = numbers[is_allowed], inner_products(rows, query)[is_allowed]
         else:
-            positions = self._table.positions(allowed)
-            numbers, scores = numbers[positions], rows[positions] @ query
-        if k < len(scores):
-            best = np.argpartition(-scores, k)[:k]
-            numbers, scores = numbers[best], scores[best]
-        order = np.argsort(-scores, kind="stable")
-        return Candidates(numbers[order], scores[order])
+            places = allowed.made(self._table.state, lambda wanted: places_of(wanted, numbers))
+            is_much = len(places) > MUCH_ALLOWED * len(numbers)
+            scores = inner_products(rows, query)[places] if is_much else inner_products_at(rows, places, query)
+            numbers = numbers[places]
+        return best_of(numbers, scores, k)
 
     def vectors(self, numbers: Numbers) -> Matrix:
         """Return a copy of these vectors."""

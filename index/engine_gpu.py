@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from index.allowed import Allowed
 from index.catalogue import Matrix, Numbers
 from index.collection import Vector
 from index.engine import Candidates, EngineKind, EngineState, VectorTable
@@ -57,7 +58,7 @@ class GpuFlatEngine(FlatEngine):
         if num_dead > max(256, _MAX_DEAD_SHARE * len(self._slots)):
             self._upload()
 
-    def search(self, query: Vector, k: int, allowed: Numbers | None = None) -> Candidates:
+    def search(self, query: Vector, k: int, allowed: Allowed | None = None) -> Candidates:
         """Return the ``k`` best; filtered and very long searches run on the CPU."""
         num_dead = len(self._slots) - len(self._table)
         k = min(k, len(self._table))
@@ -138,7 +139,7 @@ class GpuIvfEngine:
         if len(self._dead) > max(256, _MAX_DEAD_SHARE * len(self)):
             self._upload()
 
-    def search(self, query: Vector, k: int, allowed: Numbers | None = None) -> Candidates:
+    def search(self, query: Vector, k: int, allowed: Allowed | None = None) -> Candidates:
         """Return the best of the lists nearest to the query; filtered and very long searches run on the CPU."""
         k = min(k, len(self))
         num_asked = k + len(self._dead)

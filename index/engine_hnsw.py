@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from index.allowed import Allowed
 from index.catalogue import Matrix, Numbers
 from index.collection import Vector
-from index.engine import Candidates, EngineKind, EngineState, among
+from index.engine import Candidates, EngineKind, EngineState, best_of, places_of
+from index.products import inner_products_at
 
 # Untyped: the stubs that come with FAISS 1.15 contradict the library.
 faiss: Any = importlib.import_module("faiss")
@@ -53,6 +55,7 @@ class HnswEngine:
         self._index = index
         self.ef_search = ef_search
         self._slots = slots
+        self._state = object()  # replaced with every change
         self._places = {int(number): place for place, number in enumerate(slots) if number >= 0}
         self._plain: Any = None
 
@@ -80,6 +83,7 @@ class HnswEngine:
         numbers = numbers[is_new]
         if not len(numbers):
             return
+        self._state = object()
         start = len(self._slots)
         self._index.add(np.ascontiguousarray(vectors[is_new]))
         self._slots = np.concatenate([self._slots, numbers])
@@ -87,6 +91,7 @@ class HnswEngine:
 
     def remove(self, numbers: Numbers) -> None:
         """Mark these as dead."""
+        self._state = object()
         for number in numbers.tolist():
             place = self._places.pop(number, None)
             if place is not None:
@@ -98,7 +103,7 @@ class HnswEngine:
             return False
         return num_allowed <= max(_SCANNED_ANYWAY, _SCANNED_A_CANDIDATE * self._wide_ef(1, num_allowed))
 
-    def search(self, query: Vector, k: int, allowed: Numbers | None = None) -> Candidates:
+    def search(self, query: Vector, k: int, allowed: Allowed | None = None) -> Candidates:
         """Walk the graph; among few allowed vectors, or where the walk meets too few of them, scan those."""
         k = min(k, len(self) if allowed is None else len(allowed))
         if not self._places or k == 0:
@@ -110,8 +115,9 @@ class HnswEngine:
             # means that nothing nearer was passed by, also where the filter goes with what the vectors show.
             ef_search = self._wide_ef(k, len(allowed))
             found = self._walk(query, min(ef_search, len(self)), ef_search)
-            places = np.minimum(np.searchsorted(allowed, found.numbers), len(allowed) - 1)
-            is_allowed = allowed[places] == found.numbers
+            numbers = allowed.numbers
+            places = np.minimum(np.searchsorted(numbers, found.numbers), len(numbers) - 1)
+            is_allowed = numbers[places] == found.numbers
             if int(is_allowed.sum()) >= k:
                 return Candidates(found.numbers[is_allowed][:k], found.scores[is_allowed][:k])
         return self._scan(query, k, allowed)
@@ -131,13 +137,18 @@ class HnswEngine:
         is_found = places[0] >= 0
         return Candidates(self._slots[places[0][is_found]], scores[0][is_found])
 
-    def _scan(self, query: Vector, k: int, allowed: Numbers) -> Candidates:
+    def _scan(self, query: Vector, k: int, allowed: Allowed) -> Candidates:
         """Score the allowed vectors where the graph keeps them."""
-        bits = np.packbits(among(self._slots, allowed), bitorder="little")
-        parameters = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))
-        scores, places = faiss.downcast_index(self._index.storage).search(query[None], k, params=parameters)
-        is_found = places[0] >= 0
-        return Candidates(self._slots[places[0][is_found]], scores[0][is_found])
+        slots = self._slots
+        places = allowed.made(self._state, lambda wanted: places_of(wanted, slots))
+        scores = inner_products_at(self._rows(), places, query)
+        return best_of(slots[places], scores, k)
+
+    def _rows(self) -> Matrix:
+        """The vectors in the graph's own memory, which moves when it grows."""
+        storage = faiss.downcast_index(self._index.storage)
+        rows: Matrix = faiss.rev_swig_ptr(storage.get_xb(), storage.ntotal * storage.d).reshape(-1, storage.d)
+        return rows
 
     def _plain_parameters(self, ef_search: int) -> Any:
         """Return parameters without a selector; making them anew is a tenth of a search."""

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from index.allowed import Allowed
 from index.catalogue import Matrix, Numbers
 from index.collection import Vector
-from index.engine import Candidates, EngineKind, EngineState, among
+from index.engine import Candidates, EngineKind, EngineState
 
 # Untyped: the stubs that come with FAISS 1.15 contradict the library.
 faiss: Any = importlib.import_module("faiss")
@@ -59,6 +60,16 @@ def train_ivf(sample: Matrix, num_lists: int, kind: EngineKind = EngineKind.IVF_
     index.train(sample)
     index.set_direct_map_type(faiss.DirectMap.Hashtable)  # removes one vector without reading every list
     return index
+
+
+class _Selector:
+    """Tells FAISS which numbers are allowed; it depends on nothing else."""
+
+    def __init__(self, allowed: Numbers) -> None:
+        is_allowed = np.zeros(int(allowed[-1]) + 1, dtype=bool)
+        is_allowed[allowed] = True
+        self._bits = np.packbits(is_allowed, bitorder="little")  # FAISS keeps no reference to it
+        self.faiss = faiss.IDSelectorBitmap(self._bits)
 
 
 class IvfEngine:
@@ -123,15 +134,14 @@ class IvfEngine:
         """Never: what it holds is rounded."""
         return False
 
-    def search(self, query: Vector, k: int, allowed: Numbers | None = None) -> Candidates:
+    def search(self, query: Vector, k: int, allowed: Allowed | None = None) -> Candidates:
         """Return the best of the lists nearest to the query; with a filter of more lists, or of all of them."""
         if allowed is None:
             return self._read(query, min(k, len(self)), self._plain_parameters())
         k = min(k, len(allowed))
         if not k or not self._held:
             return Candidates(np.empty(0, np.int64), np.empty(0, np.float32))
-        bits = np.packbits(among(np.arange(int(allowed[-1]) + 1), allowed), bitorder="little")
-        selector = faiss.IDSelectorBitmap(bits)
+        selector = allowed.made(_Selector, _Selector).faiss
         share, num_lists = min(1.0, len(allowed) / len(self)), int(self._index.nlist)
         nprobe = min(num_lists, math.ceil(self.nprobe * math.pow(share, -_FILTER_POWER)))
         if share < _FEW_ALLOWED:

@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
+from index.allowed import FilterMemory
 from index.backup import write_backup
 from index.catalogue import Catalogue, CatalogueReader, StoredImage
 from index.catalogue_file import CATALOGUE_NAME
@@ -73,6 +74,7 @@ class LocalCollection:
         self._directory = directory
         self._catalogue = catalogue
         self._policy = SearchPolicy(settings.over_fetch, settings.exact_filter_limit)
+        self._filters = FilterMemory()
         self._resources = ExitStack()
         self._is_closed = False
         with catalogue.read() as reader:
@@ -238,7 +240,7 @@ class LocalCollection:
         after = None if cursor is None else read_search_cursor(cursor, question)
         request = SearchRequest(query, limit + 1, after, filter, min_score)
         with self._live.view() as view:
-            hits = find_hits(request, view.engine, view.reader, self._policy)
+            hits = find_hits(request, view.engine, view.reader, self._policy, self._filters)
         if len(hits) <= limit:
             return Page(hits, None)
         last, num_seen = hits[limit - 1], (after.num_seen if after else 0) + limit

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from index.allowed import Allowed, FilterMemory
 from index.catalogue import CatalogueReader, Matrix, Numbers
 from index.collection import SearchHit, Vector
 from index.cursors import SearchPosition
@@ -54,15 +55,9 @@ class SearchPolicy:
     exact_filter_limit: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
-    """Hits in order, without their records."""
-
-    names: list[str]
-    scored: Scored
-
-
-def find_hits(request: SearchRequest, engine: Engine, reader: CatalogueReader, policy: SearchPolicy) -> list[SearchHit]:
+def find_hits(
+    request: SearchRequest, engine: Engine, reader: CatalogueReader, policy: SearchPolicy, memory: FilterMemory
+) -> list[SearchHit]:
     """Return the best hits after a position, in order; fewer only where fewer match.
 
     Args:
@@ -70,18 +65,19 @@ def find_hits(request: SearchRequest, engine: Engine, reader: CatalogueReader, p
         engine: Holds exactly what ``reader`` sees.
         reader: One state of the catalogue.
         policy: When to trust the engine.
+        memory: Knows what the filters used last let through.
     """
-    allowed = None if request.condition is None else reader.matching(request.condition)
+    allowed = None if request.condition is None else memory.allowed(request.condition, reader)
     return _with_records(rank_among(allowed, request, engine, reader, policy), reader)
 
 
 def rank_among(
-    allowed: Numbers | None, request: SearchRequest, engine: Engine, reader: CatalogueReader, policy: SearchPolicy
-) -> Ranked:
+    allowed: Allowed | None, request: SearchRequest, engine: Engine, reader: CatalogueReader, policy: SearchPolicy
+) -> Scored:
     """Do what `find_hits` does, less finding what matches and reading the records."""
     num_matching = len(engine) if allowed is None else len(allowed)
     if num_matching == 0:
-        return Ranked([], _nothing(request.query))
+        return _nothing(request.query)
     if engine.is_exact_among(None if allowed is None else num_matching):
         return _from_exact_engine(request, engine, reader, allowed, num_matching)
     if allowed is not None and num_matching <= policy.exact_filter_limit:
@@ -89,7 +85,7 @@ def rank_among(
     return _from_approximate_engine(request, engine, reader, allowed, num_matching, policy)
 
 
-def scan(query: Vector, reader: CatalogueReader, allowed: Numbers | None, num_wanted: int) -> Scored:
+def scan(query: Vector, reader: CatalogueReader, allowed: Allowed | None, num_wanted: int) -> Scored:
     """Score every allowed picture from the catalogue and return the best and their ties, in no order."""
     kept = _nothing(query)
     for numbers, pairs in _stored_pairs(reader, allowed):
@@ -101,9 +97,9 @@ def _from_exact_engine(
     request: SearchRequest,
     engine: Engine,
     reader: CatalogueReader,
-    allowed: Numbers | None,
+    allowed: Allowed | None,
     num_matching: int,
-) -> Ranked:
+) -> Scored:
     tolerance = _ROUNDING * max(1.0, float(np.linalg.norm(request.query)))
     k = request.num_wanted + _num_seen(request) + _SLACK
     while True:
@@ -113,7 +109,7 @@ def _from_exact_engine(
             return ranked
         # Nothing outside the candidates can score above this.
         ceiling = float(candidates.scores[-1]) + tolerance
-        is_full = len(ranked.names) == request.num_wanted and float(ranked.scored.scores[-1]) > ceiling
+        is_full = len(ranked) == request.num_wanted and float(ranked.scores[-1]) > ceiling
         if is_full or (request.min_score is not None and request.min_score > ceiling):
             return ranked
         k *= 4
@@ -123,27 +119,27 @@ def _from_approximate_engine(
     request: SearchRequest,
     engine: Engine,
     reader: CatalogueReader,
-    allowed: Numbers | None,
+    allowed: Allowed | None,
     num_matching: int,
     policy: SearchPolicy,
-) -> Ranked:
+) -> Scored:
     k = (policy.over_fetch or engine.over_fetch) * (request.num_wanted + _num_seen(request)) + _SLACK
     candidates = engine.search(request.query, min(k, num_matching), allowed)
     scored = _score(request.query, candidates.numbers, engine, reader)
     ranked = _rank(request, scored, reader)
-    if len(ranked.names) == request.num_wanted:
+    if len(ranked) == request.num_wanted:
         return ranked
     has_seen_below = request.min_score is not None and not _at_least(scored, request.min_score).all()
     return ranked if has_seen_below else _from_scan(request, reader, allowed)
 
 
-def _from_scan(request: SearchRequest, reader: CatalogueReader, allowed: Numbers | None) -> Ranked:
+def _from_scan(request: SearchRequest, reader: CatalogueReader, allowed: Allowed | None) -> Scored:
     """Score everything, page by page of the order, until enough hits come after the position."""
     num_wanted = request.num_wanted + _num_seen(request)
     while True:
         scored = scan(request.query, reader, allowed, num_wanted)
         ranked = _rank(request, scored, reader)
-        if len(ranked.names) == request.num_wanted or len(scored) < num_wanted:
+        if len(ranked) == request.num_wanted or len(scored) < num_wanted:
             return ranked
         if request.min_score is not None and not _at_least(scored, request.min_score).all():
             return ranked
@@ -161,21 +157,19 @@ def _score(query: Vector, numbers: Numbers, engine: Engine, reader: CatalogueRea
     return Scored(numbers, pairs, exact_scores(query, pairs))
 
 
-def _rank(request: SearchRequest, scored: Scored, reader: CatalogueReader) -> Ranked:
+def _rank(request: SearchRequest, scored: Scored, reader: CatalogueReader) -> Scored:
     """Drop what comes before the position or scores too little, put the rest in order, and cut."""
     if request.min_score is not None:
         scored = scored.take(_at_least(scored, request.min_score))
     if request.after is not None:
         scored = _drop_seen(scored, request.after, reader)
     scored = best(scored, request.num_wanted)
-    names = reader.names(scored.numbers.tolist())
-    keys = [
-        (-score, names[number], position)
-        for position, (number, score) in enumerate(zip(scored.numbers.tolist(), scored.scores.tolist(), strict=True))
-    ]
-    keys = sorted(keys)[: request.num_wanted]
-    order = np.array([position for _, _, position in keys], dtype=np.int64)
-    return Ranked([name for _, name, _ in keys], scored.take(order))
+    order = np.argsort(-scored.scores, kind="stable").tolist()
+    if (np.diff(scored.scores[order]) == 0).any():  # else no name decides
+        names, scores = reader.names(scored.numbers.tolist()), scored.scores.tolist()
+        tied = [names[number] for number in scored.numbers.tolist()]
+        order = sorted(range(len(scored)), key=lambda place: (-scores[place], tied[place]))
+    return scored.take(np.array(order[: request.num_wanted], dtype=np.int64))
 
 
 def _drop_seen(scored: Scored, after: SearchPosition, reader: CatalogueReader) -> Scored:
@@ -197,20 +191,18 @@ def _num_seen(request: SearchRequest) -> int:
     return request.after.num_seen if request.after else 0
 
 
-def _with_records(ranked: Ranked, reader: CatalogueReader) -> list[SearchHit]:
-    records = {each.number: each.record for each in reader.records(ranked.scored.numbers.tolist())}
-    dimension = ranked.scored.vectors.shape[1] // 2
+def _with_records(ranked: Scored, reader: CatalogueReader) -> list[SearchHit]:
+    records = {each.number: each.record for each in reader.records(ranked.numbers.tolist())}
+    dimension = ranked.vectors.shape[1] // 2
     return [
         SearchHit(records[number], score, pair[:dimension], pair[dimension:])
-        for number, score, pair in zip(
-            ranked.scored.numbers.tolist(), ranked.scored.scores.tolist(), ranked.scored.vectors, strict=True
-        )
+        for number, score, pair in zip(ranked.numbers.tolist(), ranked.scores.tolist(), ranked.vectors, strict=True)
     ]
 
 
-def _stored_pairs(reader: CatalogueReader, allowed: Numbers | None) -> Iterator[tuple[Numbers, Matrix]]:
+def _stored_pairs(reader: CatalogueReader, allowed: Allowed | None) -> Iterator[tuple[Numbers, Matrix]]:
     if allowed is None:
         yield from reader.all_pairs()
         return
     for start in range(0, len(allowed), _SCAN_CHUNK):
-        yield reader.pairs(allowed[start : start + _SCAN_CHUNK].tolist())
+        yield reader.pairs(allowed.numbers[start : start + _SCAN_CHUNK].tolist())

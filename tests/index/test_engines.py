@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from index.allowed import Allowed
 from index.catalogue import Matrix, Numbers
 from index.engine import Engine, EngineKind
 from index.engine_building import EngineBuilder, num_lists
@@ -112,11 +113,11 @@ def test_a_selector_leaves_only_what_is_allowed(kind: EngineKind) -> None:
     vectors = pairs_of_units(400)
     engine = built(kind, Rows(np.arange(400), vectors))
     allowed = np.arange(0, 400, 9)
-    found = engine.search(vectors[5], 500, allowed).numbers
+    found = engine.search(vectors[5], 500, Allowed(allowed)).numbers
     assert set(found.tolist()) <= set(allowed.tolist())
     if engine.is_exact:
         assert sorted(found.tolist()) == allowed.tolist()
-    assert len(engine.search(vectors[5], 5, np.array([9999])).numbers) == 0
+    assert len(engine.search(vectors[5], 5, Allowed(np.array([9999]))).numbers) == 0
 
 
 @pytest.mark.parametrize("kind", [EngineKind.HNSW, EngineKind.IVF_SQ8])
@@ -140,7 +141,7 @@ def test_a_filter_loses_nothing_wherever_what_it_keeps_lies(
         order = {"any": chance.permutation(order), "nearest": order, "farthest": order[::-1]}[kept]
         allowed = np.sort(order[: int(share * len(vectors))])
         best = allowed[np.argsort(-(vectors[allowed] @ query))[:10]]
-        found = engine.search(query, 10 * engine.over_fetch + 16, allowed).numbers
+        found = engine.search(query, 10 * engine.over_fetch + 16, Allowed(allowed)).numbers
         assert np.isin(found, allowed).all()
         num_found += len(set(found.tolist()) & set(best.tolist()))
     assert num_found >= 0.97 * 10 * len(queries)
@@ -153,7 +154,7 @@ def test_a_graph_scans_what_is_left_where_little_is() -> None:
     allowed = np.arange(0, 5000, 7)
     assert engine.is_exact_among(len(allowed))
     assert not engine.is_exact_among(None)
-    found = engine.search(vectors[3], 800, allowed)
+    found = engine.search(vectors[3], 800, Allowed(allowed))
     assert sorted(found.numbers.tolist()) == allowed[allowed >= 10].tolist()
     np.testing.assert_allclose(found.scores, vectors[found.numbers] @ vectors[3], atol=1e-6)
 

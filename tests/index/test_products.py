@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from index import products
-from index.products import inner_products
+from index.products import inner_products, inner_products_at
 
 
 @pytest.mark.parametrize("num_rows", [0, 1, 7, 1000, 40_001])
@@ -27,3 +27,18 @@ def test_many_may_ask_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(lambda query: inner_products(rows, query), queries))
     np.testing.assert_allclose(np.stack(found), queries @ rows.T, atol=1e-4)
+
+
+@pytest.mark.parametrize("has_faiss", [True, False])
+@pytest.mark.parametrize("num_places", [0, 1, 7, 900, 3001])
+def test_products_at_places_are_those_of_the_rows_there(
+    has_faiss: bool, num_places: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "LEAST_NUMBERS", 10_000)
+    if not has_faiss:
+        monkeypatch.setattr(products, "faiss", lambda: None)
+    chance = np.random.default_rng(num_places)
+    rows = chance.standard_normal((3001, 32)).astype(np.float32)
+    query = chance.standard_normal(32).astype(np.float32)
+    places = np.sort(chance.permutation(3001)[:num_places])
+    np.testing.assert_allclose(inner_products_at(rows, places, query), rows[places] @ query, atol=1e-4)

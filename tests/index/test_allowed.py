@@ -1,0 +1,113 @@
+"""What filters let through, kept between searches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from index.allowed import Allowed, FilterMemory
+from index.catalogue import CatalogueReader
+from index.filters import parse_filter
+from index.local import LocalCollection
+from index.settings import LocalSettings
+from tests.index.builders import QUIET, open_local, picture, query_vector, shown
+
+LAMPS = parse_filter({"field": "kind", "eq": "lamp"})
+
+
+def lamps_and_chairs(folder: Path, settings: LocalSettings = QUIET) -> LocalCollection:
+    collection = open_local(folder, settings)
+    collection.add([picture(f"{n:02}", n, metadata={"kind": "lamp" if n % 2 else "chair"}) for n in range(40)])
+    return collection
+
+
+def test_what_was_made_is_kept_until_its_basis_changes() -> None:
+    allowed, calls = Allowed(np.array([1, 2, 5])), []
+
+    def make(numbers: object) -> int:
+        calls.append(numbers)
+        return len(calls)
+
+    basis = object()
+    assert [allowed.made(basis, make), allowed.made(basis, make)] == [1, 1]
+    assert [allowed.made(object(), make), allowed.made(basis, make)] == [2, 3]
+    assert all(numbers is allowed.numbers for numbers in calls)
+
+
+def test_a_filter_is_answered_once_for_each_state(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    matching = CatalogueReader.matching
+    monkeypatch.setattr(
+        CatalogueReader, "matching", lambda reader, condition: asked.append(condition) or matching(reader, condition)
+    )
+    with lamps_and_chairs(folder) as collection:
+        for changed in (
+            lambda: None,
+            lambda: collection.add([picture("new", 50, metadata={"kind": "lamp"})]),
+            lambda: collection.update("00", metadata={"kind": "lamp"}),
+            lambda: collection.delete("01"),
+        ):
+            changed()
+            asked.clear()
+            for seed in range(3):
+                collection.search(query_vector(seed), limit=40, filter=LAMPS)
+            assert asked == [LAMPS]
+
+
+@pytest.mark.parametrize("engine", ["flat", "hnsw", "ivf_sq8", "ivf_pq"])
+def test_what_is_kept_follows_every_change(folder: Path, engine: str) -> None:
+    settings = LocalSettings(engine=engine, exact_filter_limit=0, self_check_seconds=0, snapshot_seconds=1e9)  # type: ignore[arg-type]
+    query = query_vector(3)
+    with lamps_and_chairs(folder, settings) as collection:
+
+        def lamps() -> set[str]:
+            return {name for name, _ in shown(collection.search(query, limit=100, filter=LAMPS))}
+
+        expected = {f"{n:02}" for n in range(1, 40, 2)}
+        assert lamps() == expected
+        collection.add([picture("new", 50, metadata={"kind": "lamp"}), picture("no", 51, metadata={"kind": "chair"})])
+        assert lamps() == (expected := expected | {"new"})
+        collection.update("00", metadata={"kind": "lamp"})
+        collection.update("39", metadata={"kind": "chair"})
+        assert lamps() == (expected := (expected | {"00"}) - {"39"})
+        collection.delete("01")
+        collection.add([picture("03", 60, metadata={"kind": "lamp"})])
+        assert lamps() == expected - {"01"}
+
+
+def test_true_is_not_one(folder: Path) -> None:
+    with open_local(folder) as collection:
+        collection.add([picture("a", 1, metadata={"x": True}), picture("b", 2, metadata={"x": 1})])
+        for value, name in ((True, "a"), (1, "b"), (True, "a")):
+            condition = parse_filter({"field": "x", "eq": value})
+            assert [hit.record.id for hit in collection.search(query_vector(0), limit=9, filter=condition).items] == [
+                name
+            ]
+
+
+def test_the_filter_used_longest_ago_is_forgotten_first(folder: Path) -> None:
+    class Reader:
+        state, asked = 7, 0
+
+        def sequence(self) -> int:
+            return self.state
+
+        def matching(self, _condition: object) -> np.ndarray:
+            self.asked += 1
+            return np.arange(10)
+
+    reader = Reader()
+    memory = FilterMemory(max_numbers=25)
+    first, second, third = (parse_filter({"field": "x", "eq": value}) for value in (1, 2, 3))
+    for condition in (first, second, first, third, first):  # the third takes the place of the second
+        memory.allowed(condition, reader)  # type: ignore[arg-type]
+    assert reader.asked == 3
+    memory.allowed(second, reader)  # type: ignore[arg-type]
+    assert reader.asked == 4
+    reader.state = 6  # a search that began before the last change: answered, and nothing is lost by it
+    memory.allowed(second, reader)  # type: ignore[arg-type]
+    reader.state = 7
+    memory.allowed(second, reader)  # type: ignore[arg-type]
+    assert reader.asked == 5
