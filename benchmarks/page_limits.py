@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from benchmarks.page_parts import Result, source, table
+from benchmarks.page_parts import Result, measured, source, table
 
 FILTERS = ("filters", "filters_1m")
 QUANTISED = {
@@ -35,12 +35,12 @@ _INT8 = """## int8
 
 def filters(results: Mapping[str, Result]) -> str:
     """Return the part on searches with a filter."""
-    present = [name for name in FILTERS if name in results]
+    present = [each for name in FILTERS for each in measured(results, name)]
     lines = [_FILTERS] if present else []
-    for name in present:
-        figures = results[name]["figures"]
+    for name, result in present:
+        figures = result["figures"]
         shares = figures["shares"]
-        lines += [f"**{figures['num']:,} pictures** ({source(name, results[name])})", ""]
+        lines += [f"**{figures['num']:,} pictures** ({source(name, result)})", ""]
         best = {
             share: max(
                 each["queries_a_second"]
@@ -74,12 +74,14 @@ def filters(results: Mapping[str, Result]) -> str:
 
 def limits(results: Mapping[str, Result]) -> str:
     """Return the part on the machine's limits."""
-    if "roofline" not in results:
-        return ""
-    result = results["roofline"]
+    present = measured(results, "roofline")
+    return "\n\n".join([_LIMITS.rstrip(), *(_limits(name, result) for name, result in present)]) if present else ""
+
+
+def _limits(name: str, result: Result) -> str:
     figures = result["figures"]
     products, tower, scan = figures["products"], figures["tower"], figures["scan"]
-    lines = [_LIMITS, f"{source('roofline', result)}.", ""]
+    lines = [f"{source(name, result)}.", ""]
     rows = [
         [
             shape,

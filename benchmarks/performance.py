@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import page_limits
-from benchmarks.page_parts import Result, source, table
+from benchmarks.page_parts import Result, measured, source, table
 from benchmarks.peers import page as peers
 from benchmarks.results import RESULTS
 
@@ -56,7 +56,7 @@ def render(results: Mapping[str, Result]) -> str:
         _INTRODUCTION,
         _engines(results),
         page_limits.filters(results),
-        _encoders(results["encoders"]),
+        _encoders(results),
         page_limits.quantised(results),
         page_limits.limits(results),
         _service(results),
@@ -126,17 +126,20 @@ def growth(nums: Sequence[int], times: Sequence[float]) -> float:
     return float(np.polyfit(np.log(nums), np.log(times), 1)[0])
 
 
-def _encoders(result: Result) -> str:
-    figures = result["figures"]
-    engines = {"torch_f32": "torch f32", "openvino_f32": "OpenVINO f32", "openvino_bf16": "OpenVINO bf16"}
+def _encoders(results: Mapping[str, Result]) -> str:
     lines = [
         "## Encoding",
         "",
-        "`python -m benchmarks.encoders`: ViT-B/32 image tower and 4-layer text tower with random weights,",
-        f"{source('encoders', result)}.",
+        "`python -m benchmarks.encoders`: ViT-B/32 image tower and 4-layer text tower with random weights.",
         "In brackets: times as fast as torch.",
-        "",
     ]
+    return "\n".join([*lines, *(line for each in measured(results, "encoders") for line in _encoding(*each))])
+
+
+def _encoding(name: str, result: Result) -> list[str]:
+    figures = result["figures"]
+    engines = {"torch_f32": "torch f32", "openvino_f32": "OpenVINO f32", "openvino_bf16": "OpenVINO bf16"}
+    lines = ["", f"{source(name, result)}.", ""]
     rows = []
     for label, group in (("pictures", "pictures"), ("both views with `cnn`", "both_views_cnn")):
         for batch, figure in figures[group].items():
@@ -149,8 +152,7 @@ def _encoders(result: Result) -> str:
         for name, figure in figures["texts"].items()
         if not name.startswith("batch 16")
     ]
-    lines += table(["texts, ms", *engines.values()], rows)
-    return "\n".join(lines)
+    return [*lines, *table(["texts, ms", *engines.values()], rows)]
 
 
 def _rates(figure: Result, engines: Iterable[str], size: int, base: str) -> list[str]:
@@ -261,8 +263,8 @@ def draw(results: Mapping[str, Result], folder: Path) -> None:
     figure.savefig(folder / "performance-engines.png", dpi=110)
     if len(present) > 1:
         _draw_growth(present, folder / "performance-growth.png")
-    if peers.INFINITY in results:
-        peers.draw(results[peers.INFINITY], folder / peers.PLOT)
+    for name, result in measured(results, peers.INFINITY):
+        peers.draw(result, folder / peers.plot_of(name))
 
 
 def _draw_growth(present: Sequence[Mapping[str, Any]], path: Path) -> None:

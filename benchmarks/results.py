@@ -56,9 +56,10 @@ def _shown(value: object) -> str:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return processor, cores, memory, and how busy it is: the mean of runnable tasks over the last minute."""
+    """Return processor, its matrix instructions, cores, memory, and the mean of runnable tasks over the last minute."""
     return {
         "processor": _processor(),
+        "matrix_instructions": _matrix_instructions(),
         "cores": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "load_average": round(os.getloadavg()[0], 1),
@@ -108,8 +109,19 @@ def alternate(rounds: int, **measures: Callable[[], float]) -> dict[str, list[fl
 
 
 def _processor() -> str:
+    return next(iter(_cpuinfo("model name")), platform.processor() or "unknown")
+
+
+def _matrix_instructions() -> list[str]:
+    """Return the widest instructions for products in float32, and those for bf16."""
+    flags = next(iter(_cpuinfo("flags")), "").split()
+    widest = next((flag for flag in ("avx512f", "avx2") if flag in flags), "")
+    return [flag for flag in (widest, "avx512_bf16", "amx_bf16") if flag in flags]
+
+
+def _cpuinfo(key: str) -> list[str]:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+        return []
+    return [line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == key]

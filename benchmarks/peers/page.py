@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.page_parts import Result, source, table
+from benchmarks.page_parts import Result, measured, source, table
 
 INFINITY, CLIP_RETRIEVAL = "peer_infinity", "peer_clip_retrieval"
-PLOT = "performance-load.png"
 
 _NAMES = {"infinity": "infinity", "ours_f32": "ours, f32", "ours_bf16": "ours, bf16"}
 _BAD = {"not a picture": "file that is no picture"}
@@ -20,15 +19,17 @@ _COLOURS = {"infinity": "tab:red", "ours_f32": "tab:blue", "ours_bf16": "tab:gre
 
 def section(results: Mapping[str, Result]) -> str:
     """Return the section, of those peers that were measured."""
-    parts = []
-    if INFINITY in results:
-        parts += _infinity(results[INFINITY])
-    if CLIP_RETRIEVAL in results:
-        parts += _clip_retrieval(results[CLIP_RETRIEVAL])
+    parts = [line for name, result in measured(results, INFINITY) for line in _infinity(name, result)]
+    parts += [line for name, result in measured(results, CLIP_RETRIEVAL) for line in _clip_retrieval(name, result)]
     return "\n".join(["## Beside other servers", "", *parts]) if parts else ""
 
 
-def _infinity(result: Result) -> list[str]:
+def plot_of(name: str) -> str:
+    """Return the file name of a result's plot."""
+    return f"performance-load{name.removeprefix(INFINITY).replace('_', '-')}.png"
+
+
+def _infinity(result_name: str, result: Result) -> list[str]:
     figures = result["figures"]
     contestants, versions = figures["contestants"], figures["infinity"]
     names = list(contestants)
@@ -36,7 +37,7 @@ def _infinity(result: Result) -> list[str]:
     lines = [
         f"`python -m benchmarks.peers.infinity`: infinity {versions['infinity-emb']} (torch {versions['torch']}) and our",
         "service with the same ViT-B/32 (random weights, 4-layer text tower), over loopback, one text or picture a",
-        f"request, smallest cosine between their answers {worst:.5f} ({source(INFINITY, result)}). In brackets: times",
+        f"request, smallest cosine between their answers {worst:.5f} ({source(result_name, result)}). In brackets: times",
         "infinity's rate.",
         "",
     ]
@@ -70,10 +71,10 @@ def _infinity(result: Result) -> list[str]:
         ),
     ]
     lines += [*table(["", *(_NAMES.get(name, name) for name in names)], rows), ""]
-    return [*lines, f"![Delays against load](images/{PLOT})", ""]
+    return [*lines, f"![Delays against load](images/{plot_of(result_name)})", ""]
 
 
-def _clip_retrieval(result: Result) -> list[str]:
+def _clip_retrieval(result_name: str, result: Result) -> list[str]:
     figures = result["figures"]
     versions = figures["clip_retrieval"]
     hand = ", ".join(f"{name} {value}" for name, value in figures["tuned_by_hand"]["parameter"].items())
@@ -81,7 +82,7 @@ def _clip_retrieval(result: Result) -> list[str]:
         f"`python -m benchmarks.peers.clip_retrieval`: the search back end of clip-retrieval"
         f" {versions['clip-retrieval']} and ours, over the same",
         f"{figures['as_it_comes']['num_vectors']:,} × {figures['as_it_comes']['vector_length']} vectors, queries by "
-        f"vector and by stored id, ten hits ({source(CLIP_RETRIEVAL, result)}).",
+        f"vector and by stored id, ten hits ({source(result_name, result)}).",
         "Its index as its own command tunes it, and set by hand to the least work that reaches our recall.",
         "",
     ]
