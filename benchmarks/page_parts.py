@@ -20,8 +20,9 @@ def measured(results: Mapping[str, Result], name: str) -> list[tuple[str, Result
 def source(name: str, result: Result) -> str:
     """Return a link to a result with the machine's cores and the day."""
     day, machine = str(result["measured_at"])[:10], result["machine"]
-    maker = next((maker for maker in ("Intel", "AMD") if maker in machine["processor"]), machine["processor"])
-    cores = f"{machine['cores']} {maker} cores"
+    processor = machine.get("processor", "")
+    maker = next((maker for maker in ("Intel", "AMD") if maker in processor), processor)
+    cores = f"{machine['cores']} {maker} cores".replace("  ", " ")
     if instructions := machine.get("matrix_instructions"):
         cores += f" with {', '.join(instructions)}"
     return f"[{name}.json](../benchmarks/results/{name}.json), {cores}, {day}"

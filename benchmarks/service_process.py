@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http import HTTPStatus
 from http.client import HTTPConnection
@@ -15,6 +13,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+
+from benchmarks.server_process import PORT, server_process
 
 START_SECONDS = 600.0
 
@@ -25,48 +25,20 @@ def running(model: str, data: Path, **settings: object) -> Iterator[tuple[str, f
 
     It is yielded when the backend that was asked for runs the model, which may be later than it was ready.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
     environment = {
         **{name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"},
         "STRUCTXLIP_LOG_LEVEL": "warning",
         **{f"STRUCTXLIP_{name.upper()}": str(value) for name, value in settings.items()},
     }
-    command = [
-        sys.executable,
-        "-m",
-        "service",
-        "serve",
-        "--model",
-        model,
-        "--data",
-        str(data),
-        "--port",
-        str(port),
-    ]
+    command = [sys.executable, "-m", "service", "serve", "--model", model, "--data", str(data), "--port", PORT]
     started = time.perf_counter()
-    process = subprocess.Popen(command, env=environment)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        _wait(lambda: _is_ready(url), process)
+    with server_process(
+        command, is_ready=_is_ready, environment=environment, start_seconds=START_SECONDS, poll_seconds=0.01
+    ) as (url, _):
         seconds = time.perf_counter() - started
-        _wait(lambda: not httpx.get(f"{url}/info").json()["is_changing_backend"], process)
+        while httpx.get(f"{url}/info").json()["is_changing_backend"]:
+            time.sleep(0.01)
         yield url, seconds
-    finally:
-        process.terminate()
-        process.wait(timeout=120)
-
-
-def _wait(holds: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    deadline = time.perf_counter() + START_SECONDS
-    while time.perf_counter() < deadline:
-        if process.poll() is not None:
-            raise RuntimeError(f"the service ended with {process.returncode}")
-        if holds():
-            return
-        time.sleep(0.01)
-    raise TimeoutError("the service did not become ready")
 
 
 def _is_ready(url: str) -> bool:

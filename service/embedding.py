@@ -26,6 +26,7 @@ from service.encoding import (
     OneView,
     PictureItem,
     PictureRows,
+    PictureView,
     TextItem,
     TextRows,
     TextView,
@@ -34,6 +35,7 @@ from service.encoding import (
     encode_pictures,
     encode_texts,
     prepare_view,
+    views_of,
 )
 from service.images import DecodedImage, ImageLimits, decode_image, inspect_image
 from service.metrics import Metrics
@@ -199,12 +201,7 @@ class Embedder:
         """
         header = inspect_image(data, self._limits)
         async with self.admission.admit(header.width * header.height, lane):
-            prepared = await self._in_pool(
-                lambda: prepare_view(
-                    self._encoder, decode_image(data, self._limits, min_side=self._encoder.image_size).rgb, view
-                ),
-                lane,
-            )
+            prepared = await self._in_pool(lambda: self._decode_view(data, view), lane)
             rows = await self._pictures.submit(
                 prepared,
                 pixels=self._encoder.image_size**2,
@@ -286,6 +283,14 @@ class Embedder:
         facts = PictureFacts(decoded.content_hash, decoded.media_type, decoded.width, decoded.height)
         return facts, prepared
 
+    def _decode_view(self, data: bytes, view: View) -> PictureView:
+        with self._metrics.decode_seconds.time():
+            decoded = decode_image(data, self._limits, min_side=self._encoder.image_size)
+        if view == "appearance":
+            return prepare_view(self._encoder, decoded.rgb, view)
+        with self._metrics.edge_seconds.time():
+            return prepare_view(self._encoder, decoded.rgb, view)
+
     def _decode_regions(self, data: bytes) -> tuple[NDArray[np.float64], list[PreparedImage]]:
         with self._metrics.decode_seconds.time():
             decoded = decode_image(data, self._limits)
@@ -311,13 +316,13 @@ class Embedder:
         return cast(tuple[Vector, Vector], rows)
 
     def _encode_pictures(self, items: Sequence[PictureItem]) -> list[PictureRows]:
-        with self._metrics.encode_seconds.labels("both", "picture").time():
+        with self._metrics.encode_seconds.labels(views_of(items), "picture").time():
             rows = encode_pictures(self._encoder, items)
         self._last_success["pictures"] = time.monotonic()
         return rows
 
     def _encode_texts(self, items: Sequence[TextItem]) -> list[TextRows]:
-        with self._metrics.encode_seconds.labels("both", "text").time():
+        with self._metrics.encode_seconds.labels(views_of(items), "text").time():
             rows = encode_texts(self._encoder, items)
         self._last_success["texts"] = time.monotonic()
         return rows

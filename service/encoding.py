@@ -60,6 +60,12 @@ TextItem: TypeAlias = str | TextView
 TextRows: TypeAlias = EmbeddedText | OneView
 
 
+def views_of(items: Sequence[PictureItem] | Sequence[TextItem]) -> str:
+    """Return the one view that all of these want, or ``both``."""
+    views = {item.view if isinstance(item, PictureView | TextView) else "both" for item in items}
+    return views.pop() if len(views) == 1 else "both"
+
+
 def prepare_view(encoder: TwoViewEncoder, rgb: NDArray[np.uint8], view: View) -> PictureView:
     """Resize a picture for one view; lines are looked for only where they are wanted."""
     if view == "structure":

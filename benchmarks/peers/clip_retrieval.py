@@ -36,7 +36,8 @@ from benchmarks.engines import perturbed, real_vectors, weighted
 from benchmarks.peers.hugging_face_clip import write_hugging_face_clip
 from benchmarks.peers.install import PEERS, python_of, version_of
 from benchmarks.peers.load import Outcome, Request, closed_loop
-from benchmarks.peers.processes import PORT, server
+from benchmarks.peers.processes import server
+from benchmarks.server_process import PORT
 from benchmarks.reference_model import write_reference_model
 from benchmarks.results import write_result
 from benchmarks.stored_vectors import fill_collection

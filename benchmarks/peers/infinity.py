@@ -37,7 +37,8 @@ from PIL import Image
 from benchmarks.peers.hugging_face_clip import write_hugging_face_clip
 from benchmarks.peers.install import PEERS, version_of
 from benchmarks.peers.load import Outcome, Request, ask_once, closed_loop, open_loop
-from benchmarks.peers.processes import PORT, peak_mebibytes, server
+from benchmarks.peers.processes import server
+from benchmarks.server_process import PORT, peak_mebibytes
 from benchmarks.reference_model import write_reference_model
 from benchmarks.results import write_result
 from structxlip.backends.openvino_cpu import supports_bf16

@@ -317,6 +317,18 @@ def test_metrics_count_what_happened(client: httpx.Client, pictures: list[bytes]
     assert 'structxlip_rejected_total{reason="image_unsupported"} 1.0' in client.get("/metrics").text
 
 
+def test_metrics_tell_views_apart(client: httpx.Client, pictures: list[bytes]) -> None:
+    picture = f"data:image/png;base64,{base64.b64encode(pictures[0]).decode()}"
+    client.post("/v1/embeddings", json={"input": [picture], "view": "appearance"})
+    client.post("/v1/embeddings", json={"input": [picture], "view": "structure"})
+    client.post("/v1/embeddings", json={"input": ["a chair"], "view": "structure"})
+    text = client.get("/metrics").text
+    for view, kind in (("appearance", "picture"), ("structure", "picture"), ("structure", "text")):
+        assert f'structxlip_encode_seconds_count{{kind="{kind}",view="{view}"}} 1.0' in text
+    assert "structxlip_decode_seconds_count 2.0" in text
+    assert "structxlip_edge_seconds_count 1.0" in text
+
+
 def test_unknown_paths_and_methods_are_problems(client: httpx.Client) -> None:
     assert client.get("/nowhere").headers["content-type"].startswith("application/problem+json")
     not_allowed = client.put("/search")
