@@ -63,13 +63,24 @@ class Ranks:
         """
         if self.count == 1:
             return
+        gradients: dict[torch.dtype, list[Tensor]] = {}
         for parameter in parameters:
             if not parameter.requires_grad:
                 continue
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            dist.all_reduce(parameter.grad, group=self.group)
-            parameter.grad /= self.count
+            gradients.setdefault(parameter.grad.dtype, []).append(parameter.grad)
+        for same_type in gradients.values():
+            self._average_in_place(same_type)
+
+    def _average_in_place(self, tensors: list[Tensor]) -> None:
+        # All of them in one message: each costs the processes a meeting.
+        joined = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(joined, group=self.group)
+        joined /= self.count
+        pieces = joined.split([tensor.numel() for tensor in tensors])
+        for tensor, piece in zip(tensors, pieces, strict=True):
+            tensor.copy_(piece.view(tensor.shape))
 
 
 ONE_PROCESS = Ranks()

@@ -105,10 +105,11 @@ def zero_unseen_words(encoder: TwoViewEncoder, source: PairSource) -> int:
     They get no gradient and no decay, so that they stay there: a word that training never met counts for nothing,
     instead of for noise.
     """
+    # Most captions share their words, and no token reaches over a space.
+    words = {word for index in range(len(source)) for caption in source.captions(index) for word in caption.split()}
     used = {0}
-    for index in range(len(source)):
-        for caption in source.captions(index):
-            used.update(encoder.tokenizer.encode(caption).ids.tolist())
+    for word in words:
+        used.update(encoder.tokenizer.encode(word).ids.tolist())
     table = _token_table(encoder)
     unseen = torch.ones(len(table), dtype=torch.bool, device=table.device)
     unseen[sorted(used)] = False
