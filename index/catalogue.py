@@ -197,11 +197,9 @@ class CatalogueReader:
         text = self._connection.execute(sql, parameters).fetchone()[0]
         return np.unique(np.fromstring(text or "", dtype=np.int64, sep=","))
 
-    def count(self, condition: Filter | None = None) -> int:
-        """Count the pictures that meet a condition."""
-        where, parameters = _where(condition)
-        sql = f"SELECT count(*) FROM images WHERE {where}"  # noqa: S608 - parameters are bound
-        return int(self._connection.execute(sql, parameters).fetchone()[0])
+    def count(self) -> int:
+        """Count all pictures."""
+        return int(self._connection.execute("SELECT count(*) FROM images").fetchone()[0])
 
     def fields(self, max_pictures: int) -> tuple[FieldSummary, ...]:
         """Summarise the metadata of the pictures added last."""

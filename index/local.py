@@ -249,7 +249,7 @@ class LocalCollection:
     def count(self, filter: Filter | None = None) -> int:
         """Count stored pictures that meet the condition."""
         with self._catalogue.read() as reader:
-            return reader.count(filter)
+            return reader.count() if filter is None else len(self._filters.allowed(filter, reader))
 
     def fields(self) -> Sequence[FieldSummary]:
         """Tell what metadata the pictures hold that were added last."""

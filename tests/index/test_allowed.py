@@ -52,7 +52,8 @@ def test_a_filter_is_answered_once_for_each_state(folder: Path, monkeypatch: pyt
             changed()
             asked.clear()
             for seed in range(3):
-                collection.search(query_vector(seed), limit=40, filter=LAMPS)
+                found = collection.search(query_vector(seed), limit=40, filter=LAMPS)
+                assert collection.count(LAMPS) == len(found.items)
             assert asked == [LAMPS]
 
 
