@@ -20,6 +20,7 @@ PAGE = DOCS / "performance.md"
 PLOTS = DOCS / "images"
 _COMPARABLE = 0.97
 ENGINES = ("engines_10k", "engines_100k", "engines_1m")
+UNDER_IMPORT = ("search_under_import", "search_under_import_text_f32", "search_under_import_text")
 
 _INTRODUCTION = """# Performance
 
@@ -173,10 +174,9 @@ def _times(figure: Result, engines: Iterable[str], base: str) -> list[str]:
 
 def _service(results: Mapping[str, Result]) -> str:
     adds, search, restart = (results[name]["figures"] for name in ("add_throughput", "search_overhead", "restart"))
-    under, page, photos = (results[name]["figures"] for name in ("search_under_import", "page_latency", "real_photos"))
+    page, photos = (results[name]["figures"] for name in ("page_latency", "real_photos"))
     rate, ratio = adds["pictures_per_second"]["service"], adds["service_to_bare_encoder"]
     by_text, by_id, ready = search["by_text"], search["by_id"], restart["seconds_to_ready"]
-    texts, pictures = under["ratios"]["by_text"], under["ratios"]["by_picture"]
     shown = page["last_key_to_first_result_ms"]
     rows = [
         (
@@ -203,12 +203,7 @@ def _service(results: Mapping[str, Result]) -> str:
             f"{_range(ready['process_and_model'])} s with no pictures",
             "restart",
         ),
-        (
-            "searches beside an import" + (", on a machine with other work" if under.get("shared_machine") else ""),
-            f"p50 {texts['p50']:.2f} × idle by text, {pictures['p50']:.2f} × by picture; p99 {texts['p99']:.2f} × and "
-            f"{pictures['p99']:.2f} ×; the import keeps {under['ratios']['import']:.2f} of its rate",
-            "search_under_import",
-        ),
+        *(_beside_an_import(name, results[name]) for name in UNDER_IMPORT if name in results),
         (
             "last key to first result on the page",
             f"p50 {shown['p50']:.0f} ms, p99 {shown['p99']:.0f}",
@@ -226,6 +221,19 @@ def _service(results: Mapping[str, Result]) -> str:
         ["", "", "result"], [[what, told, f"{name} ({source(name, results[name])})"] for what, told, name in rows]
     )
     return "\n".join(lines)
+
+
+def _beside_an_import(name: str, result: Result) -> tuple[str, str, str]:
+    ratios, arguments = result["figures"]["ratios"], result["arguments"]
+    kinds = [kind for kind in ("text", "picture") if f"by_{kind}" in ratios]
+    each = ", ".join(
+        f"by {kind} p50 {ratios[f'by_{kind}']['p50']:.2f} × idle, p99 {ratios[f'by_{kind}']['p99']:.2f} ×"
+        for kind in kinds
+    )
+    rate, precision = float(arguments["rate"]), arguments.get("precision", "f32")
+    shared = ", on a machine with other work" if result["figures"].get("shared_machine") else ""
+    what = f"{rate:g} searches/s by {' and by '.join(kinds)} beside an import, {precision}{shared}"
+    return what, f"{each}; the import keeps {ratios['import']:.2f} of its rate", name
 
 
 def draw(results: Mapping[str, Result], folder: Path) -> None:
