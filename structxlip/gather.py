@@ -78,7 +78,7 @@ class Ranks:
         joined = torch.cat([tensor.flatten() for tensor in tensors])
         dist.all_reduce(joined, group=self.group)
         joined /= self.count
-        pieces = joined.split([tensor.numel() for tensor in tensors])
+        pieces = torch.split(joined, [tensor.numel() for tensor in tensors])
         for tensor, piece in zip(tensors, pieces, strict=True):
             tensor.copy_(piece.view(tensor.shape))
 
