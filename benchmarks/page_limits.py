@@ -17,8 +17,9 @@ _FILTERS = """## Searches with a filter
 `python -m benchmarks.filters`: vectors and queries as above, and filters that keep 1, 10 and 50 % of the pictures.
 Ours is the collection's own search when it knows what matches: candidates, exact scores, order. FAISS is bare, its
 selector ready made, and has the fastest of all settings and kinds of selector that reaches recall@10 = 0.98 on these
-very queries. In brackets: times the rate of the fastest FAISS. Finding what matches, in SQLite, and the whole search
-stand in the last two rows.
+very queries. In brackets: times the rate of the fastest FAISS. The last two rows: finding what matches, in SQLite, and
+the whole search. From 2026-11-29 on that is a search with a filter used before, which is kept
+([decision 32](decisions/0032-filters-are-kept-until-the-next-change.md)); before, it found what matches each time.
 """
 _LIMITS = """## Limits of the machine
 

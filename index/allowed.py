@@ -12,12 +12,15 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from index.catalogue import CatalogueReader, Numbers
+from index.cursors import list_question
 from index.filters import Filter
 
 Made = TypeVar("Made")
 
 # Of all filters that are kept: 16 MB of numbers, and as much again of what an engine makes of them.
 MAX_NUMBERS = 2_000_000
+# Filters that let nothing through are kept too, and have no numbers to count.
+MAX_FILTERS = 64
 
 
 class Allowed:
@@ -63,7 +66,8 @@ class FilterMemory:
 
     def allowed(self, condition: Filter, reader: CatalogueReader) -> Allowed:
         """Return what a condition lets through in the state that a reader sees."""
-        question, sequence = repr(condition), reader.sequence()  # not its hash: for Python True equals 1
+        # Not the condition itself: for Python True equals 1. And of one size, however long the filter is.
+        question, sequence = list_question(condition), reader.sequence()
         with self._lock:
             if sequence == self._sequence and question in self._kept:
                 self._kept.move_to_end(question)
@@ -74,11 +78,11 @@ class FilterMemory:
         return found
 
     def _keep(self, question: str, sequence: int, found: Allowed) -> None:
-        if sequence < self._sequence:  # an older state, still being read
+        if sequence < self._sequence or len(found) > self._max_numbers:  # an older state, still being read; too large
             return
         if sequence > self._sequence:
             self._kept.clear()
             self._sequence = sequence
         self._kept[question] = found
-        while sum(map(len, self._kept.values())) > self._max_numbers:
+        while len(self._kept) > MAX_FILTERS or sum(map(len, self._kept.values())) > self._max_numbers:
             self._kept.popitem(last=False)

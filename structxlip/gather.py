@@ -12,13 +12,16 @@ length.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+# Of gradients in one message: each message is a meeting of the processes, and takes its size in memory once more.
+MESSAGE_NUMBERS = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -63,24 +66,37 @@ class Ranks:
         """
         if self.count == 1:
             return
-        gradients: dict[torch.dtype, list[Tensor]] = {}
+        gradients = []
         for parameter in parameters:
             if not parameter.requires_grad:
                 continue
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            gradients.setdefault(parameter.grad.dtype, []).append(parameter.grad)
-        for same_type in gradients.values():
-            self._average_in_place(same_type)
+            gradients.append(parameter.grad)
+        for message in messages(gradients, MESSAGE_NUMBERS):
+            self._average_in_place(message)
 
     def _average_in_place(self, tensors: list[Tensor]) -> None:
-        # All of them in one message: each costs the processes a meeting.
         joined = torch.cat([tensor.flatten() for tensor in tensors])
         dist.all_reduce(joined, group=self.group)
         joined /= self.count
         pieces = torch.split(joined, [tensor.numel() for tensor in tensors])
         for tensor, piece in zip(tensors, pieces, strict=True):
             tensor.copy_(piece.view(tensor.shape))
+
+
+def messages(tensors: Iterable[Tensor], most_numbers: int) -> Iterator[list[Tensor]]:
+    """Put tensors of one type together, in their order, up to so many numbers; a larger one goes alone."""
+    message: list[Tensor] = []
+    size = 0
+    for tensor in tensors:
+        size += tensor.numel()
+        if message and (size > most_numbers or tensor.dtype != message[0].dtype):
+            yield message
+            message, size = [], tensor.numel()
+        message.append(tensor)
+    if message:
+        yield message
 
 
 ONE_PROCESS = Ranks()

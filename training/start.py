@@ -105,11 +105,13 @@ def zero_unseen_words(encoder: TwoViewEncoder, source: PairSource) -> int:
     They get no gradient and no decay, so that they stay there: a word that training never met counts for nothing,
     instead of for noise.
     """
-    # Most captions share their words, and no token reaches over a space.
-    words = {word for index in range(len(source)) for caption in source.captions(index) for word in caption.split()}
+    captions = (caption for index in range(len(source)) for caption in source.captions(index))
+    # Captions share their words, and a token of CLIP's reaches over no space; other tokenizers take the space along.
+    is_clips = not encoder.architecture["text_cfg"].get("hf_tokenizer_name")
+    texts = {word for caption in captions for word in caption.split()} if is_clips else captions
     used = {0}
-    for word in words:
-        used.update(encoder.tokenizer.encode(word).ids.tolist())
+    for text in texts:
+        used.update(encoder.tokenizer.encode(text).ids.tolist())
     table = _token_table(encoder)
     unseen = torch.ones(len(table), dtype=torch.bool, device=table.device)
     unseen[sorted(used)] = False

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index.allowed import Allowed, FilterMemory
+from index.allowed import MAX_FILTERS, Allowed, FilterMemory
 from index.catalogue import CatalogueReader
 from index.filters import parse_filter
 from index.local import LocalCollection
@@ -88,17 +88,23 @@ def test_true_is_not_one(folder: Path) -> None:
             ]
 
 
-def test_the_filter_used_longest_ago_is_forgotten_first(folder: Path) -> None:
-    class Reader:
-        state, asked = 7, 0
+class Reader:
+    """What `FilterMemory` asks of a catalogue."""
 
-        def sequence(self) -> int:
-            return self.state
+    state, asked = 7, 0
 
-        def matching(self, _condition: object) -> np.ndarray:
-            self.asked += 1
-            return np.arange(10)
+    def __init__(self, num_matching: int = 10) -> None:
+        self.num_matching = num_matching
 
+    def sequence(self) -> int:
+        return self.state
+
+    def matching(self, _condition: object) -> np.ndarray:
+        self.asked += 1
+        return np.arange(self.num_matching)
+
+
+def test_the_filter_used_longest_ago_is_forgotten_first() -> None:
     reader = Reader()
     memory = FilterMemory(max_numbers=25)
     first, second, third = (parse_filter({"field": "x", "eq": value}) for value in (1, 2, 3))
@@ -112,3 +118,23 @@ def test_the_filter_used_longest_ago_is_forgotten_first(folder: Path) -> None:
     reader.state = 7
     memory.allowed(second, reader)  # type: ignore[arg-type]
     assert reader.asked == 5
+
+
+def test_filters_that_let_nothing_through_do_not_pile_up() -> None:
+    reader, memory = Reader(num_matching=0), FilterMemory()
+    conditions = [parse_filter({"field": "x", "eq": value}) for value in range(MAX_FILTERS + 1)]
+    for condition in conditions:
+        memory.allowed(condition, reader)  # type: ignore[arg-type]
+    memory.allowed(conditions[-1], reader)  # type: ignore[arg-type]
+    assert reader.asked == len(conditions)
+    memory.allowed(conditions[0], reader)  # type: ignore[arg-type]
+    assert reader.asked == len(conditions) + 1
+
+
+def test_a_filter_too_large_to_keep_costs_the_others_nothing() -> None:
+    small, large, memory = Reader(10), Reader(30), FilterMemory(max_numbers=25)
+    first, second = (parse_filter({"field": "x", "eq": value}) for value in (1, 2))
+    memory.allowed(first, small)  # type: ignore[arg-type]
+    assert len(memory.allowed(second, large)) == 30  # type: ignore[arg-type]
+    memory.allowed(first, small)  # type: ignore[arg-type]
+    assert small.asked == 1

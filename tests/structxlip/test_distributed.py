@@ -12,7 +12,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from structxlip.gather import ONE_PROCESS, Ranks
+from structxlip.gather import ONE_PROCESS, Ranks, messages
 from structxlip.gradcache import gradcache_step
 from structxlip.losses import LogitScale, consistency_loss, local_alignment_loss, masked_contrastive_loss
 
@@ -198,3 +198,13 @@ def test_without_a_process_group_there_is_one_process_that_talks_to_nobody() -> 
     assert ranks == ONE_PROCESS
     assert ranks.gather(rows) is rows
     assert ranks.sum(torch.tensor(3)) == 3
+
+
+def test_gradients_go_in_messages_of_one_type_and_a_bounded_size() -> None:
+    sizes = [3, 4, 1, 20, 2, 2, 5]
+    types = [torch.float32] * 5 + [torch.float64] * 2
+    tensors = [torch.zeros(size, dtype=kind) for size, kind in zip(sizes, types, strict=True)]
+    found = list(messages(tensors, 8))
+    assert [[len(tensor) for tensor in message] for message in found] == [[3, 4, 1], [20], [2], [2, 5]]
+    assert [id(tensor) for message in found for tensor in message] == [id(tensor) for tensor in tensors]
+    assert list(messages([], 8)) == []

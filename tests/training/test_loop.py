@@ -17,8 +17,8 @@ from torch import Tensor
 
 from structxlip.models import load_encoder
 from tests.training.builders import tiny_config, tiny_tree
-from training.config import TrainingConfigError
-from training.data import DataError
+from training.config import TrainingConfigError, parse_source
+from training.data import DataError, open_source
 from training.logs import read_table
 from training.loop import (
     TrainingStoppedError,
@@ -30,6 +30,7 @@ from training.loop import (
     train,
 )
 from training.objective import weight_schedule
+from training.start import zero_unseen_words
 from training.state import RunStateError, load_state, read_state, save_state
 
 ROOT = Path(__file__).parents[2]
@@ -335,6 +336,21 @@ def test_words_that_no_caption_uses_stay_at_zero(tmp_path: Path) -> None:
     unused = encoder.tokenizer.encode("bureaucracy").ids[1:-1].tolist()
     assert not table[unused].any()
     assert float((table == 0).all(dim=1).float().mean()) > 0.9
+
+
+@pytest.mark.parametrize("is_clips", [True, False])
+def test_a_tokenizer_that_takes_spaces_along_sees_whole_captions(
+    tmp_path: Path, is_clips: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = prepare(tiny_config(tmp_path)).learner.encoder
+    monkeypatch.setitem(encoder.architecture["text_cfg"], "hf_tokenizer_name", None if is_clips else "roberta-base")
+    asked: list[str] = []
+    encode = encoder.tokenizer.encode
+    monkeypatch.setattr(encoder.tokenizer, "encode", lambda text: asked.append(text) or encode(text))
+    source = open_source(parse_source("scenes:train,num_scenes=3"), image_size=64)
+    zero_unseen_words(encoder, source)
+    captions = [caption for index in range(3) for caption in source.captions(index)]
+    assert sorted(asked) == sorted({word for caption in captions for word in caption.split()} if is_clips else captions)
 
 
 def test_a_model_of_77_positions_is_stretched_and_starts_from_its_weights(tmp_path: Path) -> None:

@@ -140,10 +140,7 @@ def test_the_keyboard_is_enough(browser: Browser, samples_url: str) -> None:
 
 def test_the_focus_stays_on_a_picture_that_moves(browser: Browser, samples_url: str) -> None:
     with watched_page(browser) as page:
-        page.goto(samples_url)
-        _browse(page)
-        page.locator("#words").fill("three rockets")
-        wait_for_hits(page)
+        _find_rockets(page, samples_url)
         by_both = shown_ids(page)
         page.locator("#weight").press("End")
         wait_for_hits(page)
@@ -158,10 +155,7 @@ def test_the_focus_stays_on_a_picture_that_moves(browser: Browser, samples_url: 
 
 def test_the_arrow_keys_know_where_moving_pictures_will_be(browser: Browser, samples_url: str) -> None:
     with watched_page(browser) as page:
-        page.goto(samples_url)
-        _browse(page)
-        page.locator("#words").fill("three rockets")
-        wait_for_hits(page)
+        _find_rockets(page, samples_url)
         page.evaluate(
             """() => {
                 const animate = Element.prototype.animate;
@@ -191,6 +185,13 @@ def test_the_arrow_keys_know_where_moving_pictures_will_be(browser: Browser, sam
             assert rows == [0, 1]
             page.keyboard.press("ArrowUp")
             expect(card).to_be_focused()
+
+
+def _find_rockets(page: Page, url: str) -> None:
+    page.goto(url)
+    _browse(page)
+    page.locator("#words").fill("three rockets")
+    wait_for_hits(page)
 
 
 def _tab_to(page: Page, selector: str) -> None:
