@@ -3,7 +3,7 @@
     python -m benchmarks.sketches --model scenes-tiny --size 1000
     python -m benchmarks.sketches --model PATH --data captions.jsonl,split=test --size 400
 
-Each picture gets a hand-like sketch (`training.calibration.drawings`: another detector than the trained one, thinned,
+Each picture gets a hand-like sketch (`training.data.sketches`: another detector than the trained one, thinned,
 simplified, broken, jittered) that must find it among all of them. The edge branch on the normalised sketch is compared
 with the colour branch on the same drawing, which is what a service without an edge branch would do.
 """
@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from benchmarks.results import write_result
 from structxlip.encoder import TwoViewEncoder
 from structxlip.models import load_encoder
-from training.calibration.drawings import draw_sketch
 from training.calibration.queries import choose_rows, embed_background, embed_sketches
 from training.config import parse_source
 from training.data import open_source
+from training.data.sketches import draw_sketch
 
 RANKS = (1, 5, 10)
 BATCH = 64

@@ -239,6 +239,7 @@ class LossTerms:
     structure: Tensor | None = None
     consistency: Tensor | None = None
     local: Tensor | None = None
+    sketch: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -250,12 +251,14 @@ class LossWeights:
         structure: ``λ_1``, edge map and structural text.
         consistency: ``λ_2``, image and edge map.
         local: ``λ_3``, text chunks and edge regions.
+        sketch: Edge map and a hand-like drawing of the same picture; not among the published ones.
     """
 
     contrastive: float = 1.0
     structure: float = 0.5
     consistency: float = 0.05
     local: float = 0.1
+    sketch: float = 0.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -270,7 +273,7 @@ def combine(terms: LossTerms, weights: LossWeights) -> Tensor:
     A loss with weight 0 is left out altogether, so that it cannot bring in a NaN.
     """
     total = weights.contrastive * terms.contrastive
-    for name in ("structure", "consistency", "local"):
+    for name in ("structure", "consistency", "local", "sketch"):
         term, weight = getattr(terms, name), getattr(weights, name)
         if term is not None and weight:
             total = total + weight * term
@@ -284,7 +287,7 @@ class WeightSchedule:
     The published course (arXiv:2602.20089) ends at epoch 8 of 10 with 0.7, 0.5 and 0.4 of the base.
 
     Args:
-        base: The weights at the start; the contrastive one never changes.
+        base: The weights at the start; those of the contrastive loss and of sketches never change.
         hold_until: Share of the run, 0 to 1, after which they start to fall.
         settle_at: Share of the run from which on they stay.
         structure_floor: What is left of the structure weight then, as a share of its base.

@@ -170,6 +170,8 @@ class LossConfig:
         structure: Weight of edge map and structural text.
         consistency: Weight of image and edge map.
         local: Weight of text chunks and edge regions.
+        sketch: Weight of edge map and hand-like drawing of the same picture, which teaches the edge view to know a
+            picture by a few broken lines. Needs no captions.
         hold_until: Share of the run during which the structural weights are held.
         settle_at: Share of the run from which on they stay.
         structure_floor: What is left of the structure weight then, as a share.
@@ -191,6 +193,7 @@ class LossConfig:
     structure: NonNegative = 0.5
     consistency: NonNegative = 0.05
     local: NonNegative = 0.1
+    sketch: NonNegative = 0.0
     hold_until: Share = 0.2
     settle_at: Share = 0.8
     structure_floor: Share = 0.7
@@ -210,7 +213,7 @@ class LossConfig:
     @property
     def is_structural(self) -> bool:
         """Whether any loss sees edge maps."""
-        return bool(self.structure or self.consistency or self.local)
+        return bool(self.structure or self.consistency or self.local or self.sketch)
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -25,7 +25,7 @@ from structxlip.pooling import (
 )
 from training.config import LossConfig
 from training.data import Batch
-from training.frozen import FrozenFeatures, SplitTower
+from training.frozen import FrozenFeatures, SplitTower, View
 from training.texts import PackedTower
 
 
@@ -96,25 +96,29 @@ class FeatureExtractor:
         return features
 
     def _both_views(self, batch: Batch) -> dict[str, Tensor]:
-        """Send colour pictures and edge maps through the shared tower in one pass.
+        """Send colour pictures, edge maps and drawings through the shared tower in one pass.
 
-        A batch normalisation then sees the mixture that its running statistics will hold; in two passes it would learn
-        with the statistics of one view and serve with those of both.
+        A batch normalisation then sees the mixture that its running statistics will hold; in several passes it would
+        learn with the statistics of one view and serve with those of all.
         """
-        seen_2BCHW = torch.cat([self._seen(batch, "rgb"), self._seen(batch, "edges")])
+        views: list[View] = ["rgb", "edges", "sketches"] if self.loss.sketch else ["rgb", "edges"]
+        names = ["image", "edge", "sketch"][: len(views)]
+        seen_VBCHW = torch.cat([self._seen(batch, view) for view in views])
         if not (self.loss.local and self.loss.region_embedding == "roi"):
-            image_BD, edge_BD = self._embedded(seen_2BCHW).chunk(2)
-            return {"image": image_BD, "edge": edge_BD}
-        features = image_tower_patch_features(self._tower, seen_2BCHW)
-        image_BD, edge_BD = features.embedding.chunk(2)
-        pooled_BKC = roi_pool(features.patches.chunk(2)[1], batch.boxes)
-        return {"image": image_BD, "edge": edge_BD, "regions": project_regions(self._tower, pooled_BKC)}
+            return dict(zip(names, self._embedded(seen_VBCHW).chunk(len(views)), strict=True))
+        features = image_tower_patch_features(self._tower, seen_VBCHW)
+        embeddings = dict(zip(names, features.embedding.chunk(len(views)), strict=True))
+        pooled_BKC = roi_pool(features.patches.chunk(len(views))[1], batch.boxes)
+        return {**embeddings, "regions": project_regions(self._tower, pooled_BKC)}
 
     def _own_branch(self, batch: Batch) -> dict[str, Tensor]:
         branch = self.encoder.edge_branch
         if self.loss.local and self.loss.region_embedding == "roi" and isinstance(branch, EdgeCNN):
             return _cnn_features(branch, batch)
-        return {"edge": self.encoder.embed_edges(batch.edges)}
+        if batch.sketches is None:
+            return {"edge": self.encoder.embed_edges(batch.edges)}
+        edge_BD, sketch_BD = self.encoder.embed_edges(torch.cat([batch.edges, batch.sketches])).chunk(2)
+        return {"edge": edge_BD, "sketch": sketch_BD}
 
     def _cropped_regions(self, batch: Batch) -> Tensor:
         encoder = self.encoder
@@ -122,10 +126,10 @@ class FeatureExtractor:
         regions_RD = encoder.embed_edges(crops_RCSS[:, 0].round().to(torch.uint8))
         return regions_RD.view(*batch.box_valid.shape, -1)
 
-    def _seen(self, batch: Batch, view: str) -> Tensor:
+    def _seen(self, batch: Batch, view: View) -> Tensor:
         """Return what the image tower starts from: pixels, or the kept features of its frozen layers."""
         if self.kept is not None:
-            return self.kept.of(view, batch.indices, batch.mirrored).to(self.encoder.device)
+            return self.kept.of(view, batch.indices, batch.mirrored, batch.drawings).to(self.encoder.device)
         pixels_BCHW = self.encoder.preprocessing.normalize_tensor(getattr(batch, view))
         # Convolutions on the CPU take half the time when channels come last (see `loop.prepare`).
         return pixels_BCHW.contiguous(memory_format=torch.channels_last)
@@ -145,14 +149,18 @@ def _cnn_features(branch: EdgeCNN, batch: Batch) -> dict[str, Tensor]:
     The projection is linear in the cells, so that a cell's share is computed once and every box is a weighted sum of
     shares; a cell counts by how much of it the box covers. The whole picture as a box gives the embedding itself.
     """
-    cells_BCgg = torch.nn.functional.adaptive_avg_pool2d(branch.features(batch.edges), branch.grid)
+    maps = batch.edges if batch.sketches is None else torch.cat([batch.edges, batch.sketches])
+    num_pairs = len(batch.edges)
+    all_cells_BCgg = torch.nn.functional.adaptive_avg_pool2d(branch.features(maps), branch.grid)
+    cells_BCgg = all_cells_BCgg[:num_pairs]
     weight_DCgg = branch.projection.weight.view(-1, *cells_BCgg.shape[1:])
     shares_BggD = torch.einsum("bcij,dcij->bijd", cells_BCgg, weight_DCgg.to(cells_BCgg.dtype))
     x1_BK, y1_BK, x2_BK, y2_BK = batch.boxes.unbind(dim=-1)
     covered_x_BKg = covered_cells(x1_BK, x2_BK, branch.grid).to(shares_BggD.dtype)
     covered_y_BKg = covered_cells(y1_BK, y2_BK, branch.grid).to(shares_BggD.dtype)
     bias_D = branch.projection.bias
-    return {
+    drawn = {} if batch.sketches is None else {"sketch": branch.projection(all_cells_BCgg[num_pairs:].flatten(1))}
+    return drawn | {
         "edge": shares_BggD.sum(dim=(1, 2)) + bias_D,
         "regions": torch.einsum("bki,bkj,bijd->bkd", covered_y_BKg, covered_x_BKg, shares_BggD) + bias_D,
     }

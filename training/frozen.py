@@ -12,10 +12,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,8 +27,10 @@ from torch import Tensor, nn
 from structxlip.encoder import TwoViewEncoder
 from structxlip.errors import UnsupportedModelError
 from training.data import PairSource, SampleMaker
+from training.data.samples import PictureSample
 
 Layers = Callable[[Tensor], Tensor]
+View = Literal["rgb", "edges", "sketches"]
 
 
 @dataclass(frozen=True)
@@ -51,16 +53,21 @@ class FrozenFeatures:
     Attributes:
         rgb: float16 `(N, F, …)` of the colour pictures.
         edges: The same of their edge maps; none where these have a branch of their own.
+        sketches: float16 `(N, F, V, …)` of drawings; none where no loss wants them or they have a branch of their own.
     """
 
     rgb: NDArray[np.float16]
     edges: NDArray[np.float16] | None
+    sketches: NDArray[np.float16] | None = None
 
-    def of(self, view: str, indices: tuple[int, ...], is_mirrored: tuple[bool, ...]) -> Tensor:
-        """Return float32 `(B, …)` of one view of some records."""
-        table = self.rgb if view == "rgb" else self.edges
-        assert table is not None, "the edge maps of this model do not go through the image tower"
-        kept = torch.from_numpy(table[list(indices), [int(m) for m in is_mirrored]])
+    def of(
+        self, view: View, indices: tuple[int, ...], is_mirrored: tuple[bool, ...], drawings: tuple[int, ...] = ()
+    ) -> Tensor:
+        """Return float32 `(B, …)` of one view of some records; of drawings, those of these numbers."""
+        table = {"rgb": self.rgb, "edges": self.edges, "sketches": self.sketches}[view]
+        assert table is not None, f"the {view} of this run do not go through the image tower"
+        place: list[list[int]] = [list(indices), [int(m) for m in is_mirrored]]
+        kept = torch.from_numpy(table[*place, list(drawings)] if view == "sketches" else table[*place])
         is_map = kept.ndim == 4
         return kept.to(torch.float32, memory_format=torch.channels_last if is_map else torch.preserve_format)
 
@@ -105,18 +112,21 @@ def keep_features(
     """
     folder.mkdir(parents=True, exist_ok=True)
     key = _key(encoder, split, source, maker)
-    has_edges = encoder.edge_branch is None
-    paths = {view: folder / f"{view}-{key}.npy" for view in ("rgb", *(["edges"] if has_edges else []))}
-    if not all(path.is_file() for path in paths.values()):
+    is_shared = encoder.edge_branch is None
+    views: list[View] = ["rgb"]
+    if is_shared:
+        views += ["edges", "sketches"] if maker.draws else ["edges"]
+    paths = {view: folder / f"{view}-{key}.npy" for view in views}
+    if missing := {view: path for view, path in paths.items() if not path.is_file()}:
         say(f"computing the features of the frozen layers for {len(source)} pictures, once")
-        _write(paths, encoder, split, source, maker, batch_size)
+        _write(missing, encoder, split, source, maker, batch_size)
     tables = {view: np.load(path, mmap_mode="r") for view, path in paths.items()}
-    return FrozenFeatures(tables["rgb"], tables.get("edges"))
+    return FrozenFeatures(tables["rgb"], tables.get("edges"), tables.get("sketches"))
 
 
 @torch.inference_mode()
 def _write(
-    paths: dict[str, Path],
+    paths: dict[View, Path],
     encoder: TwoViewEncoder,
     split: SplitTower,
     source: PairSource,
@@ -132,8 +142,7 @@ def _write(
         for variant, is_mirrored in enumerate(variants):
             pictures = [maker.seen(pair, is_mirrored=is_mirrored) for pair in pairs]
             for view in paths:
-                pixels = encoder.preprocessing.normalize([getattr(picture, view) for picture in pictures])
-                found = split.frozen(pixels.to(encoder.device)).half().cpu().numpy()
+                found = _features_of(view, pictures, encoder, split)
                 if view not in tables:
                     shape = (len(source), len(variants), *found.shape[1:])
                     tables[view] = np.lib.format.open_memmap(drafts[view], mode="w+", dtype=np.float16, shape=shape)
@@ -141,6 +150,18 @@ def _write(
     for view, path in paths.items():
         tables[view].flush()
         drafts[view].replace(path)
+
+
+def _features_of(
+    view: View, pictures: Sequence[PictureSample], encoder: TwoViewEncoder, split: SplitTower
+) -> NDArray[np.float16]:
+    seen: list[NDArray[np.uint8]] = [getattr(picture, view) for picture in pictures]
+    if view == "sketches":
+        seen = [sketch for sketches in seen for sketch in sketches]
+    found: NDArray[np.float16] = (
+        split.frozen(encoder.preprocessing.normalize(seen).to(encoder.device)).half().cpu().numpy()
+    )
+    return found.reshape(len(pictures), -1, *found.shape[1:]) if view == "sketches" else found
 
 
 def _key(encoder: TwoViewEncoder, split: SplitTower, source: PairSource, maker: SampleMaker) -> str:

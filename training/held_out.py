@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from structxlip.encoder import PreparedImage, PreparedText, TwoViewEncoder
 from training.data import PairSource
 from training.evaluate import PairEmbeddings
-from training.frozen import FrozenFeatures, split_image_tower
+from training.frozen import FrozenFeatures, View, split_image_tower
 from training.texts import PackedTower
 
 
@@ -113,7 +113,7 @@ def _pictures(encoder: TwoViewEncoder, pairs: HeldOut, batch_size: int) -> tuple
         appearance, structure = ([getattr(part, view) for part in seen] for view in ("appearance", "structure"))
         return torch.from_numpy(np.concatenate(appearance)), torch.from_numpy(np.concatenate(structure))
     rest: Any = split_image_tower(encoder.model, pairs.num_frozen).rest
-    views = ["rgb", *(["edges"] if encoder.edge_branch is None else [])]
+    views: list[View] = ["rgb", "edges"] if encoder.edge_branch is None else ["rgb"]
     found = [_from_kept(rest.encode_image, pairs.kept, view, len(pairs.keys), batch_size) for view in views]
     if encoder.edge_branch is not None:
         maps = [encoder.encode_edge_maps([i.edges for i in part]) for part in _batches(pairs.images, batch_size)]
@@ -122,7 +122,7 @@ def _pictures(encoder: TwoViewEncoder, pairs: HeldOut, batch_size: int) -> tuple
 
 
 def _from_kept(
-    encode: Callable[[Tensor], Tensor], kept: FrozenFeatures, view: str, number: int, batch_size: int
+    encode: Callable[[Tensor], Tensor], kept: FrozenFeatures, view: View, number: int, batch_size: int
 ) -> Tensor:
     rows = [tuple(range(first, min(first + batch_size, number))) for first in range(0, number, batch_size)]
     return torch.cat([F.normalize(encode(kept.of(view, part, (False,) * len(part))), dim=-1).float() for part in rows])

@@ -447,6 +447,7 @@ def sample_maker(config: TrainConfig, encoder: TwoViewEncoder) -> SampleMaker:
         find_spans=span_finder(encoder, WindowChunker()) if has_local else None,
         chunk_full_text=config.loss.local_text == "full",
         looks=config.loss.is_structural or not config.freezing.cache_folder,
+        draws=config.loss.sketch > 0,
         augmentation=config.data.augmentation,
         seed=config.seed,
     )

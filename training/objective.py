@@ -58,7 +58,7 @@ class Objective:
         if not loss.is_structural:
             return LossTerms(contrastive)
         has_edges_B = torch.cat([batch.has_edges for batch in batches])
-        structure = consistency = local = None
+        structure = consistency = local = sketch = None
         if loss.structure:
             structure = masked_contrastive_loss(
                 features["edge"],
@@ -89,7 +89,15 @@ class Objective:
                 positives=loss.local_positives,
                 ranks=ranks,
             )
-        return LossTerms(contrastive, structure, consistency, local)
+        if loss.sketch:
+            sketch = masked_contrastive_loss(
+                features["edge"],
+                features["sketch"],
+                logit_scale=scale.detach(),
+                valid_B=has_edges_B & torch.cat([batch.has_strokes for batch in batches]),
+                ranks=ranks,
+            )
+        return LossTerms(contrastive, structure, consistency, local, sketch)
 
     def total(self, terms: LossTerms, weights: LossWeights) -> Tensor:
         """Return their weighted sum."""
@@ -99,7 +107,7 @@ class Objective:
 def weight_schedule(loss: LossConfig) -> WeightSchedule:
     """Return the course of the weights over a run."""
     return WeightSchedule(
-        base=LossWeights(loss.contrastive, loss.structure, loss.consistency, loss.local),
+        base=LossWeights(loss.contrastive, loss.structure, loss.consistency, loss.local, loss.sketch),
         hold_until=loss.hold_until,
         settle_at=loss.settle_at,
         structure_floor=loss.structure_floor,

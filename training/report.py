@@ -17,7 +17,7 @@ from training.evaluate import DIRECTIONS, PairEmbeddings, SetEvaluation, top_hit
 from training.logs import STEPS_FILE, VALIDATION_FILE, read_table
 
 REPORT_FILE = "report.md"
-LOSSES = ("loss", "contrastive", "structure", "consistency", "local")
+LOSSES = ("loss", "contrastive", "structure", "consistency", "local", "sketch")
 MEASURES = ("r1", "r5", "r10", "median_rank", "mrr", "ndcg")
 HEADINGS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "median_rank": "median rank", "mrr": "MRR", "ndcg": "nDCG"}
 SHEET_QUERIES, SHEET_HITS = 6, 5

@@ -15,8 +15,8 @@ from structxlip.calibration import Background, Matrix, QueryKind
 from structxlip.encoder import TwoViewEncoder
 from structxlip.sketch import EmptySketchError
 from training.calibration.copies import COPIES
-from training.calibration.drawings import draw_sketch
 from training.data import PairSource
+from training.data.sketches import draw_sketch
 
 BATCH = 64
 

@@ -4,6 +4,7 @@
 sources      manifest, folder, shards, scenes  →  RawPair (pixels, captions, boxes)
 validation   reads every record once and reports what is missing, unreadable, empty or duplicated
 samples      RawPair → Sample: augmentation, edges, regions, tokens, chunk spans, in the workers
+sketches     hand-like drawings of pictures, to learn from and to be judged by
 batches      samples → one Batch of fixed shapes and masks
 loading      which samples make which batch: a function of seed, epoch and step
 ```

@@ -35,6 +35,8 @@ class Batch:
         chunks: Where their chunks are, always `B · max_chunks` rows.
         boxes: float32 `(B, K, 4)` regions.
         box_valid: bool `(B, K)`, which of them exist.
+        drawings: Which of its kept drawings each picture has.
+        sketches: uint8 `(B, S, S)`, drawings of the pictures; none where no loss wants them.
     """
 
     indices: tuple[int, ...]
@@ -50,6 +52,14 @@ class Batch:
     chunks: TextChunks
     boxes: Tensor
     box_valid: Tensor
+    drawings: tuple[int, ...] = ()
+    sketches: Tensor | None = None
+
+    @property
+    def has_strokes(self) -> Tensor:
+        """Return which drawings have a line at all, bool `(B,)`."""
+        assert self.sketches is not None, "no loss of this run wanted drawings"
+        return (self.sketches != 0).flatten(1).any(dim=1)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -102,7 +112,15 @@ def collate(
         ),
         boxes=torch.from_numpy(np.stack([picture.boxes for picture in pictures])),
         box_valid=torch.from_numpy(np.stack([picture.box_valid for picture in pictures])),
+        drawings=tuple(sample.drawing for sample in samples),
+        sketches=_sketches(samples),
     )
+
+
+def _sketches(samples: Sequence[Sample]) -> Tensor | None:
+    if not all(len(sample.picture.sketches) for sample in samples):
+        return None
+    return torch.from_numpy(np.stack([sample.picture.sketches[sample.drawing] for sample in samples]))
 
 
 def _meanings(texts: Sequence[NDArray[np.int64]]) -> Tensor:

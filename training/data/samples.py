@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -18,10 +18,14 @@ from structxlip.captions import CaptionFilter
 from structxlip.edges import EdgeDetector
 from structxlip.preprocessing import Preprocessing
 from structxlip.regions import RegionProposer, propose_regions
+from structxlip.sketch import EmptySketchError, sketch_to_edges
 from structxlip.tokenizer import TextTokenizer
 from training.config import AugmentationConfig
 from training.data.records import PairSource, RawPair
+from training.data.sketches import LEARNED_FROM, draw_sketch
 
+# Drawings of a picture that are kept, and taken in turn; where nothing is kept, each epoch has its own.
+KEPT_DRAWINGS = range(2)
 # Versions of a caption with phrases left out: few, so that what is prepared for each can be kept.
 NUM_SHORTER = 4
 _OTHER_SIDE = {"left": "right", "right": "left"}
@@ -39,12 +43,15 @@ class PictureSample:
         edges: uint8 `(S, S)`.
         boxes: float32 `(K, 4)` regions, as shares of the width and height.
         box_valid: bool `(K,)`, which of them exist.
+        sketches: uint8 `(V, S, S)`, drawings of the picture as the model would see them: of one epoch, or several that
+            epochs take in turn; empty maps where a drawing has no strokes, and `V` = 0 where no loss wants any.
     """
 
     rgb: NDArray[np.uint8]
     edges: NDArray[np.uint8]
     boxes: NDArray[np.float32]
     box_valid: NDArray[np.bool_]
+    sketches: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -64,13 +71,14 @@ class TextSample:
 
 @dataclass(frozen=True)
 class Sample:
-    """One pair, ready for a batch."""
+    """One pair, ready for a batch; `drawing` is the place among the picture's sketches of the one that is its turn."""
 
     index: int
     key: str
     is_mirrored: bool
     picture: PictureSample
     text: TextSample
+    drawing: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,7 @@ class SampleMaker:
         chunk_full_text: Whether chunks come from the full text instead of the structural one.
         looks: Whether pictures are read at all: where their features are kept and no loss sees edges or regions, they
             need not be.
+        draws: Whether a loss wants drawings of the pictures.
         augmentation: Of the picture.
         seed: Of augmentation and of the choice among several captions.
     """
@@ -99,13 +108,16 @@ class SampleMaker:
     find_spans: SpanFinder | None = None
     chunk_full_text: bool = False
     looks: bool = True
+    draws: bool = False
     augmentation: AugmentationConfig = AugmentationConfig()  # noqa: RUF009  (frozen)
     seed: int = 0
 
-    def picture(self, pair: RawPair, index: int, epoch: int) -> PictureSample:
+    def picture(
+        self, pair: RawPair, index: int, epoch: int, *, drawings: Iterable[int] = KEPT_DRAWINGS
+    ) -> PictureSample:
         """Augment, resize, and find edges and regions of what is left."""
         pair = augmented(pair, self.augmentation, np.random.default_rng([self.seed, 0, epoch, index]))
-        return self.seen(pair, is_mirrored=self.is_mirrored(index, epoch))
+        return self.seen(pair, is_mirrored=self.is_mirrored(index, epoch), drawings=drawings)
 
     def unseen(self) -> PictureSample:
         """Return what stands in for a picture that nobody looks at: black, without edges or regions."""
@@ -113,21 +125,33 @@ class SampleMaker:
         black = np.zeros((1, 1), dtype=np.uint8)
         boxes, valid = np.zeros((1, 4), dtype=np.float32), np.zeros(1, dtype=np.bool_)
         return PictureSample(
-            np.broadcast_to(black[..., None], (side, side, 3)), np.broadcast_to(black, (side, side)), boxes, valid
+            np.broadcast_to(black[..., None], (side, side, 3)),
+            np.broadcast_to(black, (side, side)),
+            boxes,
+            valid,
+            no_sketches(side),
         )
 
     def is_mirrored(self, index: int, epoch: int) -> bool:
         """Whether an epoch sees a picture the other way round."""
         return self.augmentation.flip and bool(np.random.default_rng([self.seed, 3, epoch, index]).random() < 0.5)
 
-    def seen(self, pair: RawPair, *, is_mirrored: bool = False) -> PictureSample:
-        """Resize a picture and find its edges and regions."""
+    def seen(
+        self, pair: RawPair, *, is_mirrored: bool = False, drawings: Iterable[int] = KEPT_DRAWINGS
+    ) -> PictureSample:
+        """Resize a picture, find its edges and regions and draw it.
+
+        Args:
+            pair: The record.
+            is_mirrored: Whether to turn it round first.
+            drawings: Numbers of the drawings to make, where a loss wants any: each number gives another one.
+        """
         if is_mirrored:
             pair = _mirrored(pair)
         rgb = self.preprocessing.resize(pair.rgb)
         edges = self.edge_detector.detect(rgb)
         boxes, valid = self._regions(pair, rgb, edges)
-        return PictureSample(rgb, edges, boxes, valid)
+        return PictureSample(rgb, edges, boxes, valid, self._sketches(pair, drawings))
 
     @property
     def num_versions(self) -> int:
@@ -155,6 +179,19 @@ class SampleMaker:
         if len(usable) == 1:
             return usable[0]
         return usable[int(np.random.default_rng([self.seed, 1, epoch, index]).integers(len(usable)))]
+
+    def _sketches(self, pair: RawPair, drawings: Iterable[int]) -> NDArray[np.uint8]:
+        if not self.draws:
+            return no_sketches(self.preprocessing.image_size)
+        return np.stack([self._sketch(pair, number) for number in drawings])
+
+    def _sketch(self, pair: RawPair, number: int) -> NDArray[np.uint8]:
+        random = np.random.default_rng([zlib.crc32(pair.key.encode()), number])
+        drawn = draw_sketch(pair.rgb, random, detector=LEARNED_FROM[number % len(LEARNED_FROM)])
+        try:
+            return sketch_to_edges(drawn, self.preprocessing, self.edge_detector)
+        except EmptySketchError:
+            return np.zeros((self.preprocessing.image_size,) * 2, dtype=np.uint8)
 
     def _regions(
         self, pair: RawPair, rgb: NDArray[np.uint8], edges: NDArray[np.uint8]
@@ -199,12 +236,14 @@ class SampleSet:
 
     def __getitem__(self, index: int) -> Sample:
         is_mirrored = self._maker.is_mirrored(index, self._epoch)
+        picture = self._picture(index, is_mirrored)
         return Sample(
             index,
             self._source.key(index),
             is_mirrored,
-            self._picture(index, is_mirrored),
+            picture,
             self._text(index, is_mirrored),
+            self._epoch % max(1, len(picture.sketches)),
         )
 
     def _picture(self, index: int, is_mirrored: bool) -> PictureSample:
@@ -213,7 +252,8 @@ class SampleSet:
         if known is None and not self._maker.looks:
             return self._maker.unseen()
         if known is None:
-            known = self._maker.picture(self._source.read(index, self._epoch), index, self._epoch)
+            drawings = [self._epoch] if self._pictures is None else KEPT_DRAWINGS
+            known = self._maker.picture(self._source.read(index, self._epoch), index, self._epoch, drawings=drawings)
             if self._pictures is not None:
                 self._pictures[place] = known
         return known
@@ -229,6 +269,11 @@ class SampleSet:
             if self._texts is not None:
                 self._texts[caption, version] = known
         return known
+
+
+def no_sketches(side: int) -> NDArray[np.uint8]:
+    """Return what stands for the drawings of a picture that no loss wants, `(0, S, S)`."""
+    return np.zeros((0, side, side), dtype=np.uint8)
 
 
 def with_sides_swapped(text: str) -> str:

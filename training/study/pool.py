@@ -129,7 +129,7 @@ class Pool:
     ) -> FrozenFeatures | None:
         if not config.freezing.cache_folder:
             return None
-        key = _digest(name, is_mirrored, _tower_key(config))
+        key = _digest(name, is_mirrored, _tower_key(config), config.loss.sketch > 0)
         if key not in self._features:
             split = split_image_tower(encoder.model, num_frozen_layers(encoder.model, config.freezing))
             maker = replace(
@@ -141,7 +141,8 @@ class Pool:
     def _pictures_for(self, config: TrainConfig, encoder: TwoViewEncoder) -> PictureCache:
         """Return edges and regions of every record; a run without regions ignores them."""
         regions, edges = config.loss.regions, encoder.edge_detector.config()
-        key = _digest(regions, edges, True, self.records.digest, encoder.image_size)
+        drawn = ["drawn"] if config.loss.sketch else []
+        key = _digest(regions, edges, True, self.records.digest, encoder.image_size, *drawn)
         if key not in self._pictures:
             path = self.folder / f"regions-{key}.npz"
             if not path.is_file():
@@ -165,12 +166,13 @@ def open_pool(config: TrainConfig, folder: Path) -> Pool:
 
 def _rows(features: FrozenFeatures, rows: tuple[int, ...]) -> FrozenFeatures:
     chosen = list(rows)
-    return FrozenFeatures(features.rgb[chosen], None if features.edges is None else features.edges[chosen])
+    of_maps = (None if table is None else table[chosen] for table in (features.edges, features.sketches))
+    return FrozenFeatures(features.rgb[chosen], *of_maps)
 
 
 def _write_pictures(path: Path, config: TrainConfig, encoder: TwoViewEncoder, source: PairSource) -> None:
     maker = replace(sample_maker(config, encoder), regions=build_region_proposer(config.loss.regions))
-    edges, boxes, valid = [], [], []
+    edges, boxes, valid, sketches = [], [], [], []
     for index in range(len(source)):
         pair = source.read(index)
         for is_mirrored in (False, True):
@@ -178,11 +180,12 @@ def _write_pictures(path: Path, config: TrainConfig, encoder: TwoViewEncoder, so
             edges.append(seen.edges)
             boxes.append(seen.boxes)
             valid.append(seen.box_valid)
+            sketches.append(seen.sketches)
     draft = path.with_name(f".{path.name}")
     # As bits, a map of black and white takes an eighth.
     is_binary = all(np.isin(map_, (0, 255)).all() for map_ in edges)
     kept = np.stack([np.packbits(map_ > 0) if is_binary else map_ for map_ in edges])
-    np.savez(draft, edges=kept, boxes=np.stack(boxes), valid=np.stack(valid))
+    np.savez(draft, edges=kept, boxes=np.stack(boxes), valid=np.stack(valid), sketches=np.stack(sketches))
     draft.replace(path)
 
 
@@ -190,6 +193,7 @@ def _read_pictures(path: Path, source: PairSource, side: int) -> PictureCache:
     """Return pictures without colours, which runs from kept features do not look at; maps are black and white."""
     with np.load(path) as kept:
         edges, boxes, valid = (kept[name] for name in ("edges", "boxes", "valid"))
+        sketches = kept.get("sketches", np.zeros((len(edges), 0, side, side), dtype=np.uint8))
     black: NDArray[np.uint8] = np.broadcast_to(np.zeros((1, 1, 1), dtype=np.uint8), (side, side, 3))
     pictures: PictureCache = {}
     for row in range(len(edges)):
@@ -198,7 +202,7 @@ def _read_pictures(path: Path, source: PairSource, side: int) -> PictureCache:
         else:
             lines = np.unpackbits(edges[row], count=side * side).reshape(side, side) * np.uint8(255)
         name = (source.key(row // 2), bool(row % 2))
-        pictures[name] = PictureSample(black, lines, boxes[row], valid[row])
+        pictures[name] = PictureSample(black, lines, boxes[row], valid[row], sketches[row])
     return pictures
 
 

@@ -14,11 +14,11 @@ from tests.support.calibrations import unit_rows
 from tests.support.tiny_open_clip import write_tiny_open_clip
 from training.calibration.command import calibrate_checkpoint
 from training.calibration.copies import COPIES
-from training.calibration.drawings import draw_sketch
 from training.calibration.fitting import fit_calibration, fit_growth, fit_logistic
 from training.calibration.queries import CalibrationSet, QuerySet
 from training.calibration.reliability import cross_measured, measure_reliability, reliability_table
 from training.data import DataError
+from training.data.sketches import draw_sketch
 from training.scenes import SceneDataset
 
 DIMENSION = 24

@@ -1,4 +1,8 @@
-"""Hand-like sketches of a picture: the lines of another detector than the trained one, simplified, broken, jittered."""
+"""Hand-like sketches of a picture: lines of some detector, thinned, simplified, broken and jittered.
+
+Models are judged by sketches from one detector and learn from those of others, so that what is measured is not what was
+learned by heart.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from structxlip.edges import XDoG
+from structxlip.edges import EdgeDetector, PercentileCanny, XDoG
 from structxlip.sketch import thin_lines
 
 SIDE = 256
@@ -18,18 +22,26 @@ CANVAS = 512
 TOLERANCE, JITTER = 1.5, 1.0
 SHORTEST = 10.0
 SHARE_BROKEN = 0.15
+# A soft map is a line from this grey level on.
+LINE_FROM = 100
+
+# Extended difference of Gaussians looks like line art. Nothing learns from it.
+JUDGED_BY: EdgeDetector = XDoG(threshold=0.1)
+# Many lines, and few.
+LEARNED_FROM: tuple[EdgeDetector, ...] = (PercentileCanny(), PercentileCanny(low=80, high=95))
 
 
-def draw_sketch(rgb: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
+def draw_sketch(
+    rgb: NDArray[np.uint8], random: np.random.Generator, *, detector: EdgeDetector = JUDGED_BY
+) -> NDArray[np.uint8]:
     """Return a drawing of a picture, dark strokes on white, uint8 `(512, 512, 3)`; white alone if it has no lines.
 
-    Extended difference of Gaussians, which looks like line art, gives the lines. They are thinned, traced and
-    simplified to polygons; short ones and a share of the others' pieces are left out; corners move; strokes have one
-    of several widths.
+    The detector's lines are thinned, traced and simplified to polygons; short ones and a share of the others' pieces
+    are left out; corners move; strokes have one of several widths.
     """
     canvas = np.full((CANVAS, CANVAS, 3), 255, dtype=np.uint8)
     square = cv2.resize(rgb, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    lines = thin_lines((XDoG(threshold=0.1).detect(np.asarray(square, dtype=np.uint8)) > 100).astype(np.uint8))
+    lines = thin_lines((detector.detect(np.asarray(square, dtype=np.uint8)) > LINE_FROM).astype(np.uint8))
     width = int(random.integers(3, 7))
     ink = tuple(int(level) for level in random.integers(0, 90, 3))
     for path in _paths(lines):
