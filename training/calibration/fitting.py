@@ -5,8 +5,9 @@ Shapes: `Q` queries, `I` pictures.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +25,10 @@ from structxlip.calibration import (
 from training.calibration.queries import CalibrationSet, QuerySet
 
 WEIGHTS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
-# Smaller collections that the level and the law of growth are fitted on: parts of the whole, and how many times over.
+# Smaller collections that the law of growth is fitted on: parts of the whole, and how many times over.
 PARTS = (2, 4, 8)
 NUM_DRAWS = 2
+NUM_HALVINGS = 5
 SHAPES = np.linspace(LEAST_SHAPE, 0, 101)
 MIN_PICTURES = 20
 # To fit on one half and to measure on the other.
@@ -36,6 +38,8 @@ LEAST_SPREAD = 1e-6
 RIDGE = 0.05
 LEAST_SLOPE = 0.05
 
+Half: TypeAlias = tuple[Background, QuerySet]
+
 
 @dataclass(frozen=True)
 class Outcomes:
@@ -43,15 +47,25 @@ class Outcomes:
 
     Attributes:
         own: Score of the own picture, `(Q,)`.
-        best_other: Best score of all the others, `(Q,)`.
+        others: Scores of all pictures, and minus infinity for the own one, `(Q, I)`.
         mean: Of the query's background scores, `(Q,)`.
         spread: Of the same, `(Q,)`.
     """
 
     own: Numbers
-    best_other: Numbers
+    others: Numbers
     mean: Numbers
     spread: Numbers
+
+    @property
+    def best_other(self) -> Numbers:
+        """Return the best score of all pictures but the own one, `(Q,)`."""
+        return _best_of(self.others)
+
+    @property
+    def num_others(self) -> float:
+        """Return how many pictures each query has besides its own."""
+        return float(self.others.shape[1] - 1)
 
 
 def fit_calibration(
@@ -95,44 +109,29 @@ def fit_level(
     false_accept_rate: float,
     seed: int = 0,
 ) -> MatchLevel:
-    """Fit the coefficients of one kind of query at one structure weight."""
-    background_scores = queries.scores(background, structure_weight).astype(np.float64)
-    scores = queries.scores(images, structure_weight).astype(np.float64)
-    own = scores[np.arange(len(queries)), queries.owner]
-    scores[np.arange(len(queries)), queries.owner] = -np.inf
-    mean, spread = background_scores.mean(axis=1), np.maximum(background_scores.std(axis=1), LEAST_SPREAD)
-    others = scores.max(axis=1)
-    predictors = np.stack([np.ones_like(mean), mean, spread], axis=1)
-    offset, per_mean, per_spread = _least_squares(predictors, others)
-    predicted = predictors @ np.array([offset, per_mean, per_spread])
-    residual = max(float((others - predicted).std()), LEAST_SPREAD)
-    smaller = _smaller_collections(scores, seed)
-    num_images = float(scores.shape[1] - 1)
-    per_growth, shape = fit_growth([(num / num_images, best - predicted) for num, best in smaller], residual=residual)
-    raw = MatchLevel(
-        offset=offset,
-        per_mean=per_mean,
-        per_spread=per_spread,
-        per_growth=per_growth,
-        shape=shape,
-        residual=residual,
-        num_images=num_images,
-        level=0.0,
-        slope=1.0,
-        intercept=0.0,
-    )
-    found = Outcomes(own, others, mean, spread)
-    halves = [(num, best) for num, best in smaller if num > num_images / 3]
-    reached = [_surprises(raw, found, best, num) for num, best in ((num_images, others), *halves)]
+    """Fit the coefficients of one kind of query at one structure weight.
+
+    The level is what surprises reach on pictures that the coefficients were not fitted on: the validation pictures are
+    halved several times over, and each half is judged by what the other gave. Judged by their own, queries surprise
+    too little, and a collection has pictures of its own that come up for everything.
+    """
+    found = _outcomes(background, images, queries, structure_weight)
+    fitted = _coefficients(found, seed)
+    reached = [
+        _surprises(_coefficients(_outcomes(background, *one, structure_weight), seed), other)
+        for halves in _halvings(images, queries, seed)
+        for one, judged in (halves, halves[::-1])
+        for other in (_outcomes(background, *judged, structure_weight),)
+    ]
     level = float(np.quantile(np.concatenate(reached), 1 - false_accept_rate))
-    slope, intercept = fit_logistic(*_best_hits(raw, found))
+    slope, intercept = fit_logistic(*_best_hits(fitted, found))
     return replace(
-        raw,
+        fitted,
         level=level,
         slope=slope,
         intercept=intercept,
         # No larger collection may have a lower level.
-        per_growth=max(per_growth, -shape * level * residual),
+        per_growth=max(fitted.per_growth, -fitted.shape * level * fitted.residual),
     )
 
 
@@ -184,7 +183,53 @@ def _least_squares(predictors: Matrix | Numbers, wanted: Numbers) -> tuple[float
     return float(found[0]), float(found[1]), float(found[2])
 
 
-def _surprises(level: MatchLevel, found: Outcomes, scores: Numbers, num_images: float) -> Numbers:
+def _outcomes(background: Background, images: Background, queries: QuerySet, structure_weight: float) -> Outcomes:
+    background_scores = queries.scores(background, structure_weight).astype(np.float64)
+    others = queries.scores(images, structure_weight).astype(np.float64)
+    own = others[np.arange(len(queries)), queries.owner]
+    others[np.arange(len(queries)), queries.owner] = -np.inf
+    spread = np.maximum(background_scores.std(axis=1), LEAST_SPREAD)
+    return Outcomes(own, others, background_scores.mean(axis=1), spread)
+
+
+def _coefficients(found: Outcomes, seed: int) -> MatchLevel:
+    """Fit what the best of the other pictures should score; the level and the logistic function are still to come."""
+    predictors = np.stack([np.ones_like(found.mean), found.mean, found.spread], axis=1)
+    offset, per_mean, per_spread = _least_squares(predictors, found.best_other)
+    predicted = predictors @ np.array([offset, per_mean, per_spread])
+    residual = max(float((found.best_other - predicted).std()), LEAST_SPREAD)
+    smaller = [(num / found.num_others, best - predicted) for num, best in _smaller_collections(found.others, seed)]
+    per_growth, shape = fit_growth(smaller, residual=residual)
+    return MatchLevel(
+        offset=offset,
+        per_mean=per_mean,
+        per_spread=per_spread,
+        per_growth=per_growth,
+        shape=shape,
+        residual=residual,
+        num_images=found.num_others,
+        level=0.0,
+        slope=1.0,
+        intercept=0.0,
+    )
+
+
+def _halvings(images: Background, queries: QuerySet, seed: int) -> Iterator[tuple[Half, Half]]:
+    """Yield the pictures in two random halves, each with the queries that mean one of them, several times over."""
+    kind = QueryKind.TEXT  # of no consequence: a set has queries by kind
+    pictures = CalibrationSet(images, {kind: queries})
+    for number in range(NUM_HALVINGS):
+        order = np.random.default_rng([seed, number]).permutation(len(pictures))
+        first, second = (pictures.part(np.sort(rows)) for rows in np.array_split(order, 2))
+        yield (first.images, first.queries[kind]), (second.images, second.queries[kind])
+
+
+def _surprises(level: MatchLevel, found: Outcomes) -> Numbers:
+    """Return how far the best of the other pictures stands above expectation, `(Q,)`."""
+    return _surprise(level, found, found.best_other, found.num_others)
+
+
+def _surprise(level: MatchLevel, found: Outcomes, scores: Numbers, num_images: float) -> Numbers:
     expected = level.expected(found.mean, found.spread, num_images=num_images)
     return np.asarray((scores - expected) / level.scale(num_images))
 
@@ -195,8 +240,8 @@ def _smaller_collections(others: Numbers, seed: int) -> list[tuple[float, Number
     rows = [
         part for share in PARTS for _ in range(NUM_DRAWS) for part in np.array_split(random.permutation(num), share)
     ]
-    # A query's own picture is in one of the parts, and does not count.
-    return [(len(part) * (num - 1) / num, _best_of(others[:, part])) for part in rows]
+    # A query's own picture is in one of the parts, and does not count: alone it would leave none.
+    return [(len(part) * (num - 1) / num, _best_of(others[:, part])) for part in rows if len(part) > 1]
 
 
 def _best_of(scores: Numbers) -> Numbers:
@@ -205,8 +250,8 @@ def _best_of(scores: Numbers) -> Numbers:
 
 def _best_hits(level: MatchLevel, found: Outcomes) -> tuple[Numbers, NDArray[np.bool_]]:
     """Return the best hit of each query twice: with its picture in the collection, and without."""
-    with_own = _surprises(level, found, np.maximum(found.own, found.best_other), level.num_images + 1)
-    without = _surprises(level, found, found.best_other, level.num_images)
+    with_own = _surprise(level, found, np.maximum(found.own, found.best_other), level.num_images + 1)
+    without = _surprises(level, found)
     is_right = found.own > found.best_other
     return np.concatenate([with_own, without]), np.concatenate([is_right, np.zeros_like(is_right)])
 

@@ -14,7 +14,7 @@ from tests.support.calibrations import unit_rows
 from tests.support.tiny_open_clip import write_tiny_open_clip
 from training.calibration.command import calibrate_checkpoint
 from training.calibration.copies import COPIES
-from training.calibration.fitting import fit_calibration, fit_growth, fit_logistic
+from training.calibration.fitting import fit_calibration, fit_growth, fit_level, fit_logistic
 from training.calibration.queries import CalibrationSet, QuerySet
 from training.calibration.reliability import cross_measured, measure_reliability, reliability_table
 from training.data import DataError
@@ -27,8 +27,12 @@ DIMENSION = 24
 def rows_with_a_common_part(num: int, *, seed: int) -> np.ndarray:
     """Unit rows that have one direction in common, as the pictures of a real model have."""
     moved = unit_rows(num, DIMENSION, seed=seed) + unit_rows(1, DIMENSION, seed=99)
-    rows: np.ndarray = (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
-    return rows
+    return unit(moved)
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    scaled: np.ndarray = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return scaled
 
 
 def made_up(num: int, *, nearness: float, seed: int) -> CalibrationSet:
@@ -39,7 +43,7 @@ def made_up(num: int, *, nearness: float, seed: int) -> CalibrationSet:
     def near(rows: np.ndarray, strength: float) -> np.ndarray:
         lean = random.uniform(0, 1.5, (num, 1)) * common
         moved = strength * rows + lean + random.normal(size=rows.shape) / np.sqrt(DIMENSION)
-        return (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
+        return unit(moved)
 
     images = Background(rows_with_a_common_part(num, seed=seed), rows_with_a_common_part(num, seed=seed + 1))
     owner = np.arange(num)
@@ -69,6 +73,35 @@ def test_the_stated_rate_holds_on_other_pictures_at_any_weight_and_size(
         assert found.calibration_error() < 0.1
     if weight == 1.0:
         assert 0.03 < measure_reliability(calibration, held_out, QueryKind.SKETCH, weight).false_accept_rate < 0.2
+
+
+def test_a_level_from_few_pictures_holds_on_others() -> None:
+    """Forty pictures, some of which come up for everything: judged by their own queries they surprise too little."""
+    rates = []
+    for seed in range(20):
+        random = np.random.default_rng([seed, 40])
+        known, fitted, others = (prominent_rows(num, random) for num in (256, 40, 400))
+        background = Background(known, known)
+        level = fit_level(background, Background(fitted, fitted), near(fitted, random), 0.0, 0.05)
+        for rows in np.array_split(others, 10):
+            queries = near(rows, random)
+            scores = queries.scores(Background(rows, rows), 0.0).astype(np.float64)
+            np.fill_diagonal(scores, -np.inf)
+            of_known = queries.scores(background, 0.0).astype(np.float64)
+            expected = level.expected(of_known.mean(axis=1), of_known.std(axis=1), num_images=39)
+            rates.append(np.mean((scores.max(axis=1) - expected) / level.scale(39) >= level.level))
+    assert 0.015 <= float(np.mean(rates)) <= 0.05
+
+
+def prominent_rows(num: int, random: np.random.Generator) -> np.ndarray:
+    """Return unit rows with more or less of one direction, a few with very much of it."""
+    share = random.standard_t(3, size=(num, 1)).clip(-4, 4)
+    return unit(random.normal(size=(num, 16)) + share)
+
+
+def near(rows: np.ndarray, random: np.random.Generator) -> QuerySet:
+    asked = unit(rows + 0.8 * random.normal(size=rows.shape))
+    return QuerySet(asked, asked, np.arange(len(rows)))
 
 
 @pytest.mark.parametrize("shape", [-0.1, -0.3])
