@@ -145,6 +145,11 @@ def train(config: TrainConfig, *, ranks: Ranks = ONE_PROCESS) -> RunResult:
         )
         if course.total_steps:
             log.say(f"going on after step {course.total_steps}")
+        if _forgets_statistics(run):
+            log.say(
+                "note: this pretrained tower normalises batches, and freezing.running_statistics: learn moves what it "
+                "normalises with; where recall falls at once, take keep"
+            )
         while course.epoch < config.optimiser.epochs and not course.is_finished:
             clock = _Clock(config.regime.batch_size)
             for batches in epoch_batches(run):
@@ -173,7 +178,7 @@ def prepare(config: TrainConfig, ranks: Ranks = ONE_PROCESS) -> Run:
         torch.set_num_threads(config.regime.num_threads)
     Path(config.saving.run_folder).mkdir(parents=True, exist_ok=True)
     image_size = _image_size(config, _device(config, ranks))
-    train_source, val_source = (_open(config, name, image_size) for name in ("train", "val"))
+    train_source, val_source = (_open(config, name, image_size, ranks) for name in ("train", "val"))
     keeps = config.data.cache == "memory"
     run = assemble(config, train_source, val_source, RunCache({}, {}) if keeps else RunCache(), ranks)
     load_state(run.folder, run.learner, ranks)
@@ -426,13 +431,23 @@ def _image_size(config: TrainConfig, device: str) -> int:
     return load_encoder(config.model.start, device=device).image_size
 
 
-def _open(config: TrainConfig, name: str, image_size: int) -> PairSource:
+def _open(config: TrainConfig, name: str, image_size: int, ranks: Ranks) -> PairSource:
     source = open_source(getattr(config.data, name), image_size=image_size)
     usable, report = validated(
         source, name=f"data.{name}", on_bad_record=config.data.on_bad_record, decode=config.data.check == "full"
     )
-    (Path(config.saving.run_folder) / f"data_{name}.txt").write_text(report.told() + "\n", encoding="utf-8")
+    kept = Path(config.saving.run_folder) / f"data_{name}.txt"
+    kept.write_text(report.told() + "\n", encoding="utf-8")
+    if report.faults and not ranks.index:
+        say(f"data.{name}: {report.told().splitlines()[0]}, left out; by name in {kept}")
     return usable
+
+
+def _forgets_statistics(run: Run) -> bool:
+    config = run.config
+    if config.model.start == "scratch" or config.freezing.running_statistics == "keep":
+        return False
+    return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in run.learner.encoder.model.modules())
 
 
 def sample_maker(config: TrainConfig, encoder: TwoViewEncoder) -> SampleMaker:

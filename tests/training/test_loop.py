@@ -16,6 +16,7 @@ import yaml
 from torch import Tensor
 
 from structxlip.models import load_encoder
+from tests.support.tiny_open_clip import tiny_architecture, write_tiny_open_clip
 from tests.training.builders import tiny_config, tiny_tree
 from training.config import TrainingConfigError, parse_source
 from training.data import DataError, open_source
@@ -370,3 +371,22 @@ def test_a_model_of_77_positions_is_stretched_and_starts_from_its_weights(tmp_pa
     assert run.maker.tokenizer.context_length == 248
     train(parse_config(tree))
     assert load_encoder(str(tmp_path / "run" / "best"), device="cpu").context_length == 248
+
+
+@pytest.mark.parametrize(("statistics", "is_warned"), [("learn", True), ("keep", False)])
+def test_a_run_says_when_it_would_move_the_statistics_of_a_pretrained_tower(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], statistics: str, is_warned: bool
+) -> None:
+    architecture = tiny_architecture()
+    architecture["vision_cfg"] = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 32}
+    write_tiny_open_clip(tmp_path / "pretrained", architecture=architecture)
+    train(
+        tiny_config(
+            tmp_path / "run",
+            model={"start": f"local-dir:{tmp_path / 'pretrained'}", "context_length": 120},
+            freezing={"running_statistics": statistics},
+            loss={"structure": 0.5, "consistency": 0.05, "local": 0},
+            optimiser={"epochs": 1},
+        )
+    )
+    assert ("freezing.running_statistics: learn moves" in capsys.readouterr().err) == is_warned
