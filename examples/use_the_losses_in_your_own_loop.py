@@ -65,7 +65,7 @@ def main(num_epochs: int = 20) -> list[float]:
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         history.append(loss.item())
-        print(f"epoch {epoch:3d}  " + "  ".join(f"{name} {term.item():.4f}" for name, term in vars(terms).items()))
+        print(f"epoch {epoch:3d}  " + "  ".join(f"{name} {term.item():.4f}" for name, term in terms.computed().items()))
     return history
 
 

@@ -241,6 +241,10 @@ class LossTerms:
     local: Tensor | None = None
     sketch: Tensor | None = None
 
+    def computed(self) -> dict[str, Tensor]:
+        """Return the losses that were computed, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
 
 @dataclass(frozen=True)
 class LossWeights:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -118,5 +118,4 @@ def weight_schedule(loss: LossConfig) -> WeightSchedule:
 
 def values_of(terms: LossTerms) -> dict[str, float]:
     """Return the losses that were computed, as numbers."""
-    found = {f.name: getattr(terms, f.name) for f in fields(terms)}
-    return {name: float(value.detach()) for name, value in found.items() if value is not None}
+    return {name: float(value.detach()) for name, value in terms.computed().items()}

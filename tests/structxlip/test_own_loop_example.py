@@ -33,7 +33,8 @@ def test_every_loss_of_the_example_is_alive_and_reaches_the_model(example: Modul
     assert batch["has_edges_B"].all()
     assert (batch["chunks"].owner >= 0).sum() >= 3
     terms = example.compute_losses(model, local_scale, batch)
-    for name, term in vars(terms).items():
+    assert terms.computed().keys() == {"contrastive", "structure", "consistency", "local"}
+    for name, term in terms.computed().items():
         assert term.item() > 0, name
         gradients = torch.autograd.grad(term, list(model.parameters()), retain_graph=True, allow_unused=True)
         assert any(gradient is not None and gradient.abs().max() > 0 for gradient in gradients), name
