@@ -23,7 +23,7 @@ INTERRUPTED = 130
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="YAML file, such as training/configs/photos_mini.yaml.")],
+    config: Annotated[Path, typer.Argument(help="YAML file, or one of the package's own, such as own_pictures.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, such as optimiser.lr=1e-4.")] = None,
 ) -> None:
     """Fine-tune a model with the structural losses; the same command takes an interrupted run up again."""

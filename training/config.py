@@ -18,6 +18,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid")
+OWN_CONFIGS = Path(__file__).with_name("configs")
 
 Share = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -398,16 +399,26 @@ class TrainConfig:
 def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
     """Read a YAML file and apply `key=value` overrides, with dots between levels.
 
+    Args:
+        path: A file, or the bare name of one of the package's own, such as `own_pictures`.
+        overrides: In order.
+
     Raises:
         TrainingConfigError: If the file cannot be read, a key is unknown, or a value does not fit.
     """
     _require_extra()
     import yaml
 
+    own = OWN_CONFIGS / f"{path.name}.yaml"
+    if path.name == str(path) and not path.exists() and own.is_file():
+        path = own
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise TrainingConfigError(f"{path} cannot be read: {error.strerror}") from error
+        names = ", ".join(sorted(file.stem for file in OWN_CONFIGS.glob("*.yaml")))
+        raise TrainingConfigError(
+            f"{path} cannot be read: {error.strerror}; give a YAML file, or one of the package's own: {names}"
+        ) from error
     except yaml.YAMLError as error:
         raise TrainingConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(tree, dict):

@@ -45,7 +45,6 @@ def own_pictures(tmp_path: Path) -> Path:
             lines.append({"image": name, "caption": scene.caption, "split": split})
     lines.append({"image": "photos/missing.jpg", "caption": "A cup.", "split": "train"})
     (tmp_path / "captions.jsonl").write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
-    (tmp_path / "training").symlink_to(ROOT / "training")
     write_tiny_open_clip(tmp_path / "tiny")
     return tmp_path
 

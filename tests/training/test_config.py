@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.builders import tiny_config, tiny_tree
-from training.config import TrainingConfigError, load_config, parse_config, parse_source
+from training.config import OWN_CONFIGS, TrainingConfigError, load_config, parse_config, parse_source
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 
@@ -96,3 +96,13 @@ def test_what_is_not_installed_is_said_before_anything_runs(monkeypatch: pytest.
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorboard" else found(name))
     with pytest.raises(TrainingConfigError, match=r"needs tensorboard.*structxlip\[train\]"):
         load_config(CONFIGS / "scenes_tiny.yaml")
+
+
+def test_the_packages_own_configurations_go_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_config(Path("own_pictures")) == load_config(OWN_CONFIGS / "own_pictures.yaml")
+    Path("own_pictures").write_text("name: mine", encoding="utf-8")
+    with pytest.raises(TrainingConfigError, match="data"):  # a file of that name goes before
+        load_config(Path("own_pictures"))
+    with pytest.raises(TrainingConfigError, match=r"own_picture cannot be read.*own_pictures, photos_mini"):
+        load_config(Path("own_picture"))
