@@ -115,10 +115,9 @@ class FeatureExtractor:
         branch = self.encoder.edge_branch
         if self.loss.local and self.loss.region_embedding == "roi" and isinstance(branch, EdgeCNN):
             return _cnn_features(branch, batch)
-        if batch.sketches is None:
-            return {"edge": self.encoder.embed_edges(batch.edges)}
-        edge_BD, sketch_BD = self.encoder.embed_edges(torch.cat([batch.edges, batch.sketches])).chunk(2)
-        return {"edge": edge_BD, "sketch": sketch_BD}
+        maps = _maps_and_drawings(batch)
+        embedded = self.encoder.embed_edges(maps).chunk(len(maps) // len(batch))
+        return dict(zip(("edge", "sketch"), embedded, strict=False))
 
     def _cropped_regions(self, batch: Batch) -> Tensor:
         encoder = self.encoder
@@ -143,24 +142,28 @@ class FeatureExtractor:
         return self.encoder.model if self.split is None else self.split.rest
 
 
+def _maps_and_drawings(batch: Batch) -> Tensor:
+    """Return the edge maps, and behind them the drawings where a loss wants them: one pass sees both."""
+    return batch.edges if batch.sketches is None else torch.cat([batch.edges, batch.sketches])
+
+
 def _cnn_features(branch: EdgeCNN, batch: Batch) -> dict[str, Tensor]:
     """Read regions off the `cnn` branch's own grid: each is what its cells add to the embedding of the whole.
 
     The projection is linear in the cells, so that a cell's share is computed once and every box is a weighted sum of
     shares; a cell counts by how much of it the box covers. The whole picture as a box gives the embedding itself.
     """
-    maps = batch.edges if batch.sketches is None else torch.cat([batch.edges, batch.sketches])
-    num_pairs = len(batch.edges)
-    all_cells_BCgg = torch.nn.functional.adaptive_avg_pool2d(branch.features(maps), branch.grid)
-    cells_BCgg = all_cells_BCgg[:num_pairs]
+    maps = _maps_and_drawings(batch)
+    pooled = torch.nn.functional.adaptive_avg_pool2d(branch.features(maps), branch.grid)
+    cells_BCgg, *drawn = pooled.chunk(len(maps) // len(batch))
     weight_DCgg = branch.projection.weight.view(-1, *cells_BCgg.shape[1:])
     shares_BggD = torch.einsum("bcij,dcij->bijd", cells_BCgg, weight_DCgg.to(cells_BCgg.dtype))
     x1_BK, y1_BK, x2_BK, y2_BK = batch.boxes.unbind(dim=-1)
     covered_x_BKg = covered_cells(x1_BK, x2_BK, branch.grid).to(shares_BggD.dtype)
     covered_y_BKg = covered_cells(y1_BK, y2_BK, branch.grid).to(shares_BggD.dtype)
     bias_D = branch.projection.bias
-    drawn = {} if batch.sketches is None else {"sketch": branch.projection(all_cells_BCgg[num_pairs:].flatten(1))}
-    return drawn | {
+    sketches = {"sketch": branch.projection(drawn[0].flatten(1))} if drawn else {}
+    return sketches | {
         "edge": shares_BggD.sum(dim=(1, 2)) + bias_D,
         "regions": torch.einsum("bki,bkj,bijd->bkd", covered_y_BKg, covered_x_BKg, shares_BggD) + bias_D,
     }

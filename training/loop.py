@@ -439,7 +439,7 @@ def _open(config: TrainConfig, name: str, image_size: int, ranks: Ranks) -> Pair
     kept = Path(config.saving.run_folder) / f"data_{name}.txt"
     kept.write_text(report.told() + "\n", encoding="utf-8")
     if report.faults and not ranks.index:
-        say(f"data.{name}: {report.told().splitlines()[0]}, left out; by name in {kept}")
+        say(f"data.{name}: {report.summary()}, left out; by name in {kept}")
     return usable
 
 

@@ -117,12 +117,10 @@ def fit_level(
     """
     found = _outcomes(background, images, queries, structure_weight)
     fitted = _coefficients(found, seed)
-    reached = [
-        _surprises(_coefficients(_outcomes(background, *one, structure_weight), seed), other)
-        for halves in _halvings(images, queries, seed)
-        for one, judged in (halves, halves[::-1])
-        for other in (_outcomes(background, *judged, structure_weight),)
-    ]
+    reached = []
+    for halves in _halvings(images, queries, seed):
+        first, second = (_outcomes(background, *half, structure_weight) for half in halves)
+        reached += [_surprises(_coefficients(first, seed), second), _surprises(_coefficients(second, seed), first)]
     level = float(np.quantile(np.concatenate(reached), 1 - false_accept_rate))
     slope, intercept = fit_logistic(*_best_hits(fitted, found))
     return replace(
@@ -216,12 +214,14 @@ def _coefficients(found: Outcomes, seed: int) -> MatchLevel:
 
 def _halvings(images: Background, queries: QuerySet, seed: int) -> Iterator[tuple[Half, Half]]:
     """Yield the pictures in two random halves, each with the queries that mean one of them, several times over."""
-    kind = QueryKind.TEXT  # of no consequence: a set has queries by kind
-    pictures = CalibrationSet(images, {kind: queries})
+    num = len(images.appearance)
     for number in range(NUM_HALVINGS):
-        order = np.random.default_rng([seed, number]).permutation(len(pictures))
-        first, second = (pictures.part(np.sort(rows)) for rows in np.array_split(order, 2))
-        yield (first.images, first.queries[kind]), (second.images, second.queries[kind])
+        order = np.random.default_rng([seed, number]).permutation(num)
+        first, second = (
+            (Background(images.appearance[rows], images.structure[rows]), queries.meaning(rows, num))
+            for rows in map(np.sort, np.array_split(order, 2))
+        )
+        yield first, second
 
 
 def _surprises(level: MatchLevel, found: Outcomes) -> Numbers:

@@ -46,6 +46,13 @@ class QuerySet:
         """Return some of the queries."""
         return QuerySet(self.appearance[rows], self.structure[rows], self.owner[rows])
 
+    def meaning(self, rows: NDArray[np.int64], num_images: int) -> QuerySet:
+        """Return the queries that mean one of some of the pictures, which are numbered anew."""
+        place = np.full(num_images, -1)
+        place[rows] = np.arange(len(rows))
+        kept = self.take(np.flatnonzero(place[self.owner] >= 0))
+        return QuerySet(kept.appearance, kept.structure, place[kept.owner])
+
 
 @dataclass(frozen=True)
 class CalibrationSet:
@@ -64,12 +71,7 @@ class CalibrationSet:
 
     def part(self, rows: NDArray[np.int64]) -> CalibrationSet:
         """Return some of the pictures with their queries."""
-        place = np.full(len(self), -1)
-        place[rows] = np.arange(len(rows))
-        queries = {}
-        for kind, of_kind in self.queries.items():
-            kept = of_kind.take(np.flatnonzero(place[of_kind.owner] >= 0))
-            queries[kind] = QuerySet(kept.appearance, kept.structure, place[kept.owner])
+        queries = {kind: of_kind.meaning(rows, len(self)) for kind, of_kind in self.queries.items()}
         return CalibrationSet(Background(self.images.appearance[rows], self.images.structure[rows]), queries)
 
 

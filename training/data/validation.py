@@ -33,14 +33,16 @@ class ValidationReport:
 
     def told(self) -> str:
         """Return the report as text, the first faults by name."""
-        summary = f"{self.num_records} usable records, {len(self.faults)} faulty"
-        if not self.faults:
-            return summary
-        counts = ", ".join(f"{number} {kind}" for kind, number in self.counts.items() if number)
         lines = [f"  {fault.kind}: {fault.key}: {fault.detail}" for fault in self.faults[:MAX_SHOWN]]
         if len(self.faults) > MAX_SHOWN:
             lines.append(f"  … and {len(self.faults) - MAX_SHOWN} more")
-        return "\n".join([f"{summary} ({counts})", *lines])
+        return "\n".join([self.summary(), *lines])
+
+    def summary(self) -> str:
+        """Return its first line: how many records there are, and how many faults of each kind."""
+        told = f"{self.num_records} usable records, {len(self.faults)} faulty"
+        counts = ", ".join(f"{number} {kind}" for kind, number in self.counts.items() if number)
+        return f"{told} ({counts})" if counts else told
 
 
 def validated(
