@@ -15,6 +15,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from index.collection import Collection
 from index.local import LocalCollection
 from index.settings import LocalSettings
+from service.bodies import LeaseMiddleware
 from service.collection_problems import install_collection_problems
 from service.embedding import Embedder
 from service.explaining import Explainer
@@ -99,7 +100,8 @@ def create_app(
     include_routers(app, api, responses=PROBLEM_RESPONSES)
     include_routers(app, [page.create_router(), reference.create_router()])
     install_collection_problems(app)
-    # The last added stands outermost: problems > metrics > security > CORS > routes.
+    # The last added stands outermost: problems > metrics > security > CORS > leases > routes.
+    app.add_middleware(LeaseMiddleware)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"]
