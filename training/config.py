@@ -502,6 +502,8 @@ def _told(problem: Mapping[str, Any], root: type = TrainConfig) -> str:
         return f"{where}: unknown key; {meant}known here: {', '.join(known)}"
     if problem["type"] in ("missing", "missing_argument"):
         return f"{where}: is missing"
+    if isinstance(problem.get("input"), Mapping):  # keys that do not go together: the message names them
+        return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
     return f"{where}: got {problem.get('input')!r}: {problem['msg']}"
 
 
