@@ -15,7 +15,7 @@ from structxlip.checkpoint import Provenance, read_checkpoint_config, save_check
 from structxlip.encoder import TwoViewEncoder
 from structxlip.models import load_encoder
 from training.calibration.fitting import MIN_EXAMPLES, fit_calibration
-from training.calibration.queries import choose_rows, embed_background, embed_queries
+from training.calibration.queries import choose_rows, embed_background, embed_queries, num_of_one_picture
 from training.calibration.reliability import cross_measured, draw_reliability, reliability_table
 from training.config import SourceConfig, TrainConfig
 from training.data import PairSource, open_source, validated
@@ -138,11 +138,11 @@ def _calibration(
         decode=False,
     )
     known = embed_background(encoder, train, choose_rows(len(train), wanted.num_background, config.seed))
-    examples = embed_queries(encoder, val, asked_rows, seed=config.seed)
+    examples = embed_queries(encoder, val, asked_rows, seed=config.seed, num_each=num_of_one_picture(len(asked_rows)))
     rate = wanted.false_accept_rate
     measured = cross_measured(known, examples, default_weight=weight, false_accept_rate=rate, seed=config.seed)
     folder = Path(config.saving.run_folder)
-    table = reliability_table(measured, false_accept_rate=rate)
+    table = reliability_table(measured, false_accept_rate=rate, num_pictures=len(asked_rows))
     (folder / CALIBRATION_REPORT).write_text(f"# Calibration of {config.name}\n\n{table}\n", encoding="utf-8")
     draw_reliability(measured, folder / "reliability.png")
     say(f"calibrated for {100 * rate:g} % false accepts: {folder / CALIBRATION_REPORT}")

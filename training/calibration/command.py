@@ -12,7 +12,7 @@ from structxlip.checkpoint import add_calibration, save_checkpoint
 from structxlip.encoder import TwoViewEncoder
 from structxlip.models import checkpoint_folder, load_encoder
 from training.calibration.fitting import MIN_EXAMPLES, fit_calibration
-from training.calibration.queries import choose_rows, embed_background, embed_queries
+from training.calibration.queries import choose_rows, embed_background, embed_queries, num_of_one_picture
 from training.calibration.reliability import Reliability, cross_measured, draw_reliability, reliability_table
 from training.config import parse_source
 from training.data import DataError, PairSource, open_source, validated
@@ -64,7 +64,7 @@ def calibrate_checkpoint(
     if len(asked_rows) < MIN_EXAMPLES:
         raise DataError(f"{data} gives {len(asked_rows)} pictures to ask for; at least {MIN_EXAMPLES} are needed")
     known = embed_background(encoder, known_source, known_rows)
-    examples = embed_queries(encoder, asked, asked_rows, seed=seed)
+    examples = embed_queries(encoder, asked, asked_rows, seed=seed, num_each=num_of_one_picture(len(asked_rows)))
     weight = encoder.default_structure_weight
     calibration = fit_calibration(
         known, examples, default_weight=weight, false_accept_rate=false_accept_rate, seed=seed
@@ -81,13 +81,13 @@ def calibrate_checkpoint(
     else:
         assert folder is not None
         add_calibration(folder, calibration)
-    return _told(measured, false_accept_rate, plot)
+    return _told(measured, false_accept_rate, len(asked_rows), plot)
 
 
-def _told(measured: list[Reliability], false_accept_rate: float, plot: Path | None) -> str:
+def _told(measured: list[Reliability], false_accept_rate: float, num_pictures: int, plot: Path | None) -> str:
     if plot is not None:
         draw_reliability(measured, plot)
-    return reliability_table(measured, false_accept_rate=false_accept_rate)
+    return reliability_table(measured, false_accept_rate=false_accept_rate, num_pictures=num_pictures)
 
 
 def _halves(num: int, num_background: int, num_queries: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -5,6 +5,7 @@ Shapes: `I` pictures, `Q` queries, `D` embedding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,9 @@ from training.data import PairSource
 from training.data.sketches import draw_sketch
 
 BATCH = 64
+# Of each kind. Where pictures are fewer, each is altered and drawn several times over: a level hangs on the last few.
+WANTED_QUERIES = 500
+MOST_OF_ONE_PICTURE = 4
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,11 @@ class QuerySet:
 
     def __len__(self) -> int:
         return len(self.owner)
+
+    @property
+    def num_pictures(self) -> int:
+        """Return how many pictures the queries mean."""
+        return len(np.unique(self.owner))
 
     def scores(self, images: Background, structure_weight: float) -> Matrix:
         """Return the scores `(Q, I)` of the pictures for each query."""
@@ -74,6 +83,21 @@ class CalibrationSet:
         queries = {kind: of_kind.meaning(rows, len(self)) for kind, of_kind in self.queries.items()}
         return CalibrationSet(Background(self.images.appearance[rows], self.images.structure[rows]), queries)
 
+    def first_of_each(self) -> CalibrationSet:
+        """Return one query of each kind for each picture, the first."""
+        queries = {kind: of.take(np.unique(of.owner, return_index=True)[1]) for kind, of in self.queries.items()}
+        return CalibrationSet(self.images, queries)
+
+
+def joined(first: CalibrationSet, second: CalibrationSet) -> CalibrationSet:
+    """Return the pictures and queries of two."""
+    images = Background(
+        np.concatenate([first.images.appearance, second.images.appearance]),
+        np.concatenate([first.images.structure, second.images.structure]),
+    )
+    moved = {kind: QuerySet(of.appearance, of.structure, of.owner + len(first)) for kind, of in second.queries.items()}
+    return CalibrationSet(images, {kind: _joined([of, moved[kind]]) for kind, of in first.queries.items()})
+
 
 def choose_rows(num_rows: int, limit: int, seed: int) -> NDArray[np.int64]:
     """Return at most ``limit`` row numbers, drawn without replacement, ascending."""
@@ -93,28 +117,49 @@ def embed_background(encoder: TwoViewEncoder, source: PairSource, rows: NDArray[
     ).rounded()
 
 
+def num_of_one_picture(num_pictures: int) -> int:
+    """Return how many captions, altered copies and sketches of each picture a calibration takes."""
+    return min(MOST_OF_ONE_PICTURE, math.ceil(WANTED_QUERIES / max(1, num_pictures)))
+
+
 def embed_queries(
-    encoder: TwoViewEncoder, source: PairSource, rows: NDArray[np.int64], *, seed: int = 0
+    encoder: TwoViewEncoder, source: PairSource, rows: NDArray[np.int64], *, seed: int = 0, num_each: int = 1
 ) -> CalibrationSet:
-    """Embed some of a source: its pictures, and one caption, one altered copy and one sketch of each."""
+    """Embed some of a source: its pictures, and captions, altered copies and sketches of each.
+
+    Args:
+        encoder: The model.
+        source: Of the pictures.
+        rows: Which of them.
+        seed: Draws the alterations.
+        num_each: Copies and sketches of each picture; captions too, where it has so many.
+    """
     images, found = [], {kind: list[QuerySet]() for kind in QueryKind}
     for first in range(0, len(rows), BATCH):
         pairs = [source.read(int(row)) for row in rows[first : first + BATCH]]
         places = np.arange(first, first + len(pairs))
         images.append(encoder.encode_images([encoder.prepare_image(pair.rgb) for pair in pairs]))
-        random = [np.random.default_rng([seed, int(row)]) for row in rows[first : first + BATCH]]
-        captions = [pair.captions[0] for pair in pairs]
-        told = encoder.encode_texts([encoder.prepare_text(caption) for caption in captions])
-        found[QueryKind.TEXT].append(QuerySet(told.appearance, told.structure, places))
-        copies = [_some_copy(pair.rgb, draw) for pair, draw in zip(pairs, random, strict=True)]
-        seen = encoder.encode_images([encoder.prepare_image(rgb) for rgb in copies])
-        found[QueryKind.PICTURE].append(QuerySet(seen.appearance, seen.structure, places))
-        drawn = [draw_sketch(pair.rgb, draw) for pair, draw in zip(pairs, random, strict=True)]
-        found[QueryKind.SKETCH].append(embed_sketches(encoder, drawn, places))
+        for number in range(num_each):
+            random = [np.random.default_rng(_drawn_by(seed, int(row), number)) for row in rows[places]]
+            has_caption = [
+                place for place, pair in enumerate(pairs) if any(map(str.strip, pair.captions[number : number + 1]))
+            ]
+            told = encoder.encode_texts([encoder.prepare_text(pairs[place].captions[number]) for place in has_caption])
+            found[QueryKind.TEXT].append(QuerySet(told.appearance, told.structure, places[has_caption]))
+            copies = [_some_copy(pair.rgb, draw) for pair, draw in zip(pairs, random, strict=True)]
+            seen = encoder.encode_images([encoder.prepare_image(rgb) for rgb in copies])
+            found[QueryKind.PICTURE].append(QuerySet(seen.appearance, seen.structure, places))
+            drawn = [draw_sketch(pair.rgb, draw) for pair, draw in zip(pairs, random, strict=True)]
+            found[QueryKind.SKETCH].append(embed_sketches(encoder, drawn, places))
     return CalibrationSet(
         Background(np.concatenate([e.appearance for e in images]), np.concatenate([e.structure for e in images])),
         {kind: _joined(parts) for kind, parts in found.items()},
     )
+
+
+def _drawn_by(seed: int, row: int, number: int) -> list[int]:
+    """Return what seeds one drawing of a picture; the first is the same however many there are."""
+    return [seed, row, number] if number else [seed, row]
 
 
 def embed_sketches(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from structxlip.calibration import Background, MatchCalibration, MatchLevel, Numbers, QueryKind
-from training.calibration.fitting import LEAST_SPREAD, fit_calibration
+from training.calibration.fitting import LEAST_SPREAD, cautious_rate, fit_calibration
 from training.calibration.queries import CalibrationSet, QuerySet
 
 NUM_BINS = 10
@@ -121,10 +121,18 @@ def cross_measured(
     return [_pooled(first, second) for first, second in zip(*measured, strict=True)]
 
 
-def reliability_table(measured: Sequence[Reliability], *, false_accept_rate: float) -> str:
-    """Return a table in Markdown; every figure in percent."""
+def reliability_table(measured: Sequence[Reliability], *, false_accept_rate: float, num_pictures: int) -> str:
+    """Return a table in Markdown; every figure in percent.
+
+    Args:
+        measured: The rows.
+        false_accept_rate: What the level was set for, 0 to 1.
+        num_pictures: That it was fitted on.
+    """
+    allowed = cautious_rate(false_accept_rate, num_pictures)
+    few = f", by {100 * allowed:.1f} % of {num_pictures} pictures, which are few" if allowed < false_accept_rate else ""
     lines = [
-        f"Set for {100 * false_accept_rate:.1f} % false accepts; each query asked with its picture and without.",
+        f"Set for {100 * false_accept_rate:.1f} % false accepts{few}; each query asked with its picture and without.",
         "",
         "| query | w | queries | false accepts | true accepts | of found | flat threshold's | calibration error |",
         "|---|---|---|---|---|---|---|---|",

@@ -149,7 +149,7 @@ def reference_for(study: StudyConfig, results: Sequence[RunResult], name: str) -
 
 def _table(study: StudyConfig, arms: dict[str, ArmResults], reference: ArmResults | None) -> str:
     head = (
-        "arm", "runs", "R@1", "R@5", "R@10", "MRR", f"R@1 − {study.reference}", "fused R@1", "fused − own",
+        "arm", "runs", "lr", "R@1", "R@5", "R@10", "MRR", f"R@1 − {study.reference}", "fused R@1", "fused − own",
         "structure R@1", "w", "image → text R@1", f"image → text − {study.reference}", "short R@1", "epoch", "s",
     )  # fmt: skip
     rows = [head, ("---",) * len(head)]
@@ -165,6 +165,7 @@ def _table(study: StudyConfig, arms: dict[str, ArmResults], reference: ArmResult
             (
                 name,
                 str(len(arm.runs)),
+                ", ".join(f"{rate:g}" for rate in sorted({run.key.lr for run in arm.runs})),
                 *(arm.recall("appearance", "text_to_image", cut).told() for cut in CUTS),
                 arm.mrr("appearance", "text_to_image").told(),
                 "" if apart is None else apart.told(),

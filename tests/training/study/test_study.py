@@ -215,6 +215,6 @@ def test_the_table_shows_each_arm_once(tmp_path: Path) -> None:
     for arm, ranks in (("plain", [1.0, 7.5]), ("all", [1.0, 1.0])):
         append(path, result(arm, 0, ranks))
     table = markdown(study, read(path))
-    assert "| plain | 1 | 50.0 | 50.0 | 100.0 |" in table
-    assert "| all | 1 | 100.0 |" in table
+    assert "| plain | 1 | 0.001 | 50.0 | 50.0 | 100.0 |" in table
+    assert "| all | 1 | 0.001 | 100.0 |" in table
     assert "+50.0 [" in table
