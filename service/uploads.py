@@ -224,8 +224,10 @@ def parse_json(text: str | bytes) -> JsonValue:
         MalformedRequest: If it is not JSON, or nested too deeply to be read.
     """
     try:
-        parsed: JsonValue = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite_float)
-        json.dumps(parsed, ensure_ascii=False).encode("utf-8")
+        decoded = text if isinstance(text, str) else text.decode("utf-8-sig")
+        parsed: JsonValue = _DECODER.decode(decoded)
+        if isinstance(text, str) or "\\u" in decoded:  # in strict UTF-8 nothing else can write half a pair
+            json.dumps(parsed, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
         raise MalformedRequest("A string of the JSON has half a surrogate pair, which is no character.") from None
     except RecursionError:
@@ -248,6 +250,9 @@ def _finite_float(text: str) -> float:
 
 def _refuse_constant(name: str) -> JsonValue:
     raise ValueError(f"{name} is not a JSON number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite_float)
 
 
 def _media_type(request: Request) -> str:

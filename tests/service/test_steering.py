@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from service.schemas import HitOut, SearchAnswer
 from tests.support.plain_pictures import plain_jpegs
 
 
@@ -47,6 +48,15 @@ def _search(client: httpx.Client, **body: Any) -> dict[str, Any]:
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
     return found
+
+
+def test_an_answer_is_what_its_schema_says(filled: httpx.Client) -> None:
+    """It is written as plain values: no field is missing, renamed or of another type."""
+    answer = filled.post("/search", json={"text": "two squares", "include": ["explanation"], "limit": 2})
+    told = answer.json()
+    assert SearchAnswer.model_validate_json(answer.content, strict=True).model_dump(mode="json", by_alias=True) == told
+    assert list(told) == list(SearchAnswer.model_fields)
+    assert list(told["hits"][0]) == list(HitOut.model_fields)
 
 
 def _metric(client: httpx.Client, name: str) -> float:
