@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer, _tokenizer
 from torch import Tensor
 
 from structxlip.errors import UnsupportedModelError
@@ -87,7 +88,9 @@ def _build(text: Mapping[str, Any], context_length: int, source: str | None) -> 
     options = dict(text.get("tokenizer_kwargs") or {})
     name = text.get("hf_tokenizer_name")
     if not name:
-        tokenizer = SimpleTokenizer(context_length=context_length, **options)
+        # open_clip has made one with its defaults; 23 MiB of tables that nobody writes to serve both.
+        tokenizer = SimpleTokenizer(**options) if options else copy(_tokenizer)
+        tokenizer.context_length = context_length
         tokenizer.cache = _BoundedCache(tokenizer.cache)
         return tokenizer
     try:

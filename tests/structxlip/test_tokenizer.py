@@ -3,6 +3,7 @@ from __future__ import annotations
 import time
 
 import numpy as np
+import open_clip
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -75,6 +76,14 @@ def test_words_are_remembered_only_up_to_a_bound(monkeypatch: pytest.MonkeyPatch
         ours.encode(f"word{chr(97 + number % 26)}{chr(97 + number // 26)}")
     assert len(cache) == module.MAX_CACHED_WORDS
     np.testing.assert_array_equal(ours.encode("w1 word2x word3x").ids, known)
+
+
+def test_tokenizers_share_their_tables_and_nothing_that_changes() -> None:
+    short, long = TextTokenizer(architecture(5)), TextTokenizer(architecture(248))
+    assert short._tokenizer.bpe_ranks is long._tokenizer.bpe_ranks
+    assert short._tokenizer.cache is not long._tokenizer.cache
+    assert [len(each.encode("dog " * 300).ids) for each in (short, long)] == [5, 248]
+    assert open_clip.tokenize(["dog"]).shape == (1, 77)
 
 
 def test_a_tokenizer_that_needs_a_missing_package_names_it() -> None:
