@@ -29,8 +29,8 @@ def load_model_for_quick_start(settings: Settings) -> tuple[TwoViewEncoder, Back
     Raises:
         ModelError: If it cannot be loaded, or the backend asked for is not there.
     """
-    check_execution(_execution(settings), device=resolve_device(settings.device))
-    encoder = load_encoder(settings.model, device=settings.device)
+    backend = check_execution(_execution(settings), device=resolve_device(settings.device))
+    encoder = load_encoder(settings.model, device=settings.device, in_place=backend == "openvino")
     return encoder, BackendChange(encoder, settings)
 
 
@@ -67,7 +67,7 @@ class BackendChange:
         try:
             run_as(self._encoder, self._settings.model, _execution(self._settings))
         except Exception:
-            # Whatever it is: torch serves, and goes on.
+            # Whatever it is: torch serves what it did, and goes on.
             logger.exception("backend_change_failed")
 
 

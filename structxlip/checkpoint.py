@@ -47,6 +47,7 @@ from structxlip.errors import (
     CheckpointWriteError,
     UnsupportedModelError,
 )
+from structxlip.mapped_file import map_tensors
 from structxlip.preprocessing import Preprocessing
 from structxlip.sparse_rows import with_zero_rows, without_zero_rows
 from structxlip.tokenizer import TextTokenizer
@@ -253,13 +254,17 @@ def save_checkpoint(
     return config
 
 
-def load_checkpoint(folder: Path, *, name: str | None = None, device: str = "cpu") -> TwoViewEncoder:
+def load_checkpoint(
+    folder: Path, *, name: str | None = None, device: str = "cpu", in_place: bool = False
+) -> TwoViewEncoder:
     """Load a checkpoint folder after checking that its files are the ones that were saved.
 
     Args:
         folder: As written by `save_checkpoint`.
         name: What the encoder calls itself; the folder's name unless given.
         device: Where the model runs.
+        in_place: Use the weights from their file, as far as they lie in it in single precision, for a model whose
+            weights will not change (`structxlip.mapped_file`).
 
     Raises:
         CheckpointError: If a file is missing, cut short, changed, too new or does not fit.
@@ -280,12 +285,20 @@ def load_checkpoint(folder: Path, *, name: str | None = None, device: str = "cpu
     except (ValueError, UnsupportedModelError) as error:
         raise CheckpointFormatError(f"the checkpoint {folder} cannot be built: {error}") from error
     try:
-        encoder.load_state_dict(with_zero_rows(load_file(folder / WEIGHTS_FILE), encoder.state_dict()))
+        _load_weights(encoder, folder / WEIGHTS_FILE, in_place=in_place)
     except (RuntimeError, SafetensorError) as error:
         raise CheckpointMismatchError(
             f"the weights of {folder} do not fit the architecture in its {CONFIG_FILE}: {error}"
         ) from error
     return encoder
+
+
+def _load_weights(encoder: TwoViewEncoder, path: Path, *, in_place: bool) -> None:
+    if not in_place:
+        encoder.load_state_dict(with_zero_rows(load_file(path), encoder.state_dict()))
+        return
+    packed, file = map_tensors(path)
+    encoder.use_weights_of(file, with_zero_rows(packed, encoder.state_dict()))
 
 
 def read_checkpoint_config(folder: Path) -> CheckpointConfig:

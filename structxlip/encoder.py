@@ -33,6 +33,7 @@ from structxlip.edge_branch import EdgeBranchConfig, build_edge_branch
 from structxlip.edges import EdgeDetector
 from structxlip.errors import EncodingError, UnsupportedModelError
 from structxlip.length_buckets import split_by_length
+from structxlip.mapped_file import MappedFile, use_tensors
 from structxlip.preprocessing import Preprocessing
 from structxlip.sketch import sketch_to_edges
 from structxlip.text_tower import TextTower
@@ -157,6 +158,7 @@ class TwoViewEncoder:
         self.text_tower = TextTower(self.model)
         _check_sizes(model, preprocessing, self.text_tower, tokenizer)
         self._towers = torch_towers(self)
+        self._weights_file: MappedFile | None = None
 
     @property
     def name(self) -> str:
@@ -230,6 +232,11 @@ class TwoViewEncoder:
         """Let `encode_*` use these towers, which must compute what the model's own modules do."""
         self._towers = towers
 
+    @property
+    def weights_file(self) -> MappedFile | None:
+        """The file that the weights are used from in place; `None` where they are in memory of their own."""
+        return self._weights_file
+
     def encode_images(self, images: Sequence[PreparedImage]) -> ViewEmbeddings:
         """Embed both views of prepared pictures."""
         if not images:
@@ -302,6 +309,27 @@ class TwoViewEncoder:
             RuntimeError: If a weight is missing, left over, or has another shape.
         """
         nn.ModuleDict(self._parts()).load_state_dict(dict(state), strict=True)
+        self._weights_file = None  # which has others now
+
+    def use_weights_of(self, file: MappedFile, state: Mapping[str, Tensor] | None = None) -> None:
+        """Use weights that lie in a mapped file, for an encoder whose weights will not change any more.
+
+        Args:
+            file: Where they lie.
+            state: All of them; one that is not of this encoder's precision or layout is copied. Left out where the
+                model has them already.
+
+        Raises:
+            RuntimeError: If a weight is missing, left over, or has another shape.
+        """
+        if state is not None:
+            use_tensors(nn.ModuleDict(self._parts()), state)
+        self._weights_file = file
+
+    def let_go_of_weights(self) -> None:
+        """Give back the memory of weights that lie in a file, until the modules are run again."""
+        if self._weights_file is not None:
+            self._weights_file.let_go()
 
     def describe(self) -> dict[str, JsonValue]:
         """Return what a user may want to know about the model, as JSON."""

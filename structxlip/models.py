@@ -29,7 +29,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from structxlip.architecture import build_model
-from structxlip.backends.selection import Execution, select_towers
+from structxlip.backends.selection import Execution, check_execution, towers_in_turn
 from structxlip.captions import CaptionFilter, LexiconFilter
 from structxlip.checkpoint import CONFIG_FILE, EncoderConfig, file_sha256, fingerprint_of, load_checkpoint
 from structxlip.edge_branch import EdgeBranchConfig
@@ -37,6 +37,7 @@ from structxlip.edges import EdgeDetector, PercentileCanny
 from structxlip.encoder import EncoderCard, TwoViewEncoder
 from structxlip.errors import ModelUnavailableError, UnknownModelError, UnsupportedModelError
 from structxlip.long_text import stretch_text_tower
+from structxlip.mapped_file import MappedFile, map_tensors, use_tensors
 from structxlip.preprocessing import Preprocessing
 from structxlip.tokenizer import TextTokenizer
 
@@ -70,13 +71,17 @@ def bundled_names() -> list[str]:
     return sorted(path.parent.name for path in BUNDLED.glob(f"*/{CONFIG_FILE}"))
 
 
-def load_encoder(name: str, *, device: str = "auto", execution: Execution | None = None) -> TwoViewEncoder:
+def load_encoder(
+    name: str, *, device: str = "auto", execution: Execution | None = None, in_place: bool = False
+) -> TwoViewEncoder:
     """Load the encoder that a name stands for; the module's docstring lists the forms.
 
     Args:
         name: A bundled checkpoint, a folder, or a public model.
         device: As torch names it; `auto` is `cuda` where there is one, else `cpu`.
         execution: How it shall run, for a model that will only serve; as torch modules in float32 unless given.
+        in_place: Use the weights from their file where that is possible, for a model that `run_as` will change to
+            OpenVINO; so does an `execution` on it.
 
     Raises:
         UnknownModelError: If the name means nothing.
@@ -86,11 +91,12 @@ def load_encoder(name: str, *, device: str = "auto", execution: Execution | None
         ConfigError: If the backend asked for does not run on the device.
     """
     device = resolve_device(device)
+    in_place = in_place or (execution is not None and check_execution(execution, device=device) == "openvino")
     folder = checkpoint_folder(name)
     if folder is not None:
-        encoder = load_checkpoint(folder, name=name, device=device)
+        encoder = load_checkpoint(folder, name=name, device=device, in_place=in_place)
     else:
-        encoder = load_plain_model(name, device=device)
+        encoder = load_plain_model(name, device=device, in_place=in_place)
     if execution is not None:
         run_as(encoder, name, execution)
     return encoder
@@ -103,7 +109,10 @@ def run_as(encoder: TwoViewEncoder, name: str, execution: Execution) -> None:
         ConfigError: If the backend asked for does not run on the device.
         ModelUnavailableError: If it is not installed.
     """
-    encoder.run_on(select_towers(encoder, execution, folder=model_folder(name)))
+    for towers in towers_in_turn(encoder, execution, folder=model_folder(name)):
+        encoder.run_on(towers)
+        # The modules that they replace may have answered meanwhile.
+        encoder.let_go_of_weights()
 
 
 def model_folder(name: str) -> Path | None:
@@ -121,6 +130,7 @@ def load_plain_model(
     caption_filter: CaptionFilter | None = None,
     context_length: int | None = None,
     device: str = "auto",
+    in_place: bool = False,
 ) -> TwoViewEncoder:
     """Load an open_clip model and give it the other parts of a two-view encoder: where training starts.
 
@@ -131,6 +141,7 @@ def load_plain_model(
         caption_filter: The lexicon filter unless given.
         context_length: Tokens that the text tower shall read, by stretching its positions; its own unless given.
         device: As in `load_encoder`.
+        in_place: As in `load_encoder`.
 
     Raises:
         ModelError: As `load_encoder`.
@@ -138,7 +149,7 @@ def load_plain_model(
     """
     source = _find(name)
     model = build_model(source.architecture, is_loaded_next=True)
-    _load_weights(model, source.weights, name)
+    file = _load_weights(model, source.weights, name, in_place=in_place)
     if context_length is not None:
         source.architecture["text_cfg"]["context_length"] = stretch_text_tower(model, context_length=context_length)
     preprocessing = Preprocessing.from_open_clip(source.preprocess | {"size": _input_size(model, source)})
@@ -153,7 +164,7 @@ def load_plain_model(
         captions=caption_filter.config(),
     )
     fingerprint = fingerprint_of(config, weights_sha256=file_sha256(source.weights))
-    return TwoViewEncoder(
+    encoder = TwoViewEncoder(
         model,
         architecture=source.architecture,
         preprocessing=preprocessing,
@@ -164,6 +175,9 @@ def load_plain_model(
         card=EncoderCard(name=name, fingerprint=fingerprint),
         device=resolve_device(device),
     )
+    if file is not None:
+        encoder.use_weights_of(file)
+    return encoder
 
 
 def resolve_device(device: str) -> str:
@@ -276,9 +290,13 @@ def _fetch(name: str, download: Callable[[], Answer]) -> Answer:
         ) from error
 
 
-def _load_weights(model: nn.Module, weights: Path, name: str) -> None:
+def _load_weights(model: nn.Module, weights: Path, name: str, *, in_place: bool) -> MappedFile | None:
+    """Load a model's weights; return their file if they are used in place."""
     try:
-        open_clip.load_checkpoint(model, str(weights), strict=True, weights_only=True)
+        file = _use_in_place(model, weights) if in_place and weights.suffix == ".safetensors" else None
+        if file is None:
+            open_clip.load_checkpoint(model, str(weights), strict=True, weights_only=True)
+        return file
     except pickle.UnpicklingError as error:
         # torch's own message advises to load it without the restriction.
         raise UnsupportedModelError(
@@ -287,6 +305,16 @@ def _load_weights(model: nn.Module, weights: Path, name: str) -> None:
         ) from error
     except (RuntimeError, SafetensorError, OSError, EOFError, ValueError) as error:
         raise UnsupportedModelError(f"the weights of {name} ({weights.name}) cannot be loaded: {error}") from error
+
+
+def _use_in_place(model: nn.Module, weights: Path) -> MappedFile | None:
+    """Make a file's tensors the model's weights; return `None` and do nothing where open_clip would rework them."""
+    tensors, file = map_tensors(weights)
+    shapes = {key: tensor.shape for key, tensor in tensors.items()}
+    if shapes != {key: tensor.shape for key, tensor in model.state_dict().items()}:
+        return None
+    use_tensors(model, tensors)
+    return file
 
 
 def _input_size(model: Any, source: _Source) -> Any:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from structxlip.backends.towers import Precision, Tower
+from structxlip.backends.towers import Precision, Rows, Tower
 
 if TYPE_CHECKING:
     from structxlip.encoder import TwoViewEncoder
@@ -72,10 +72,15 @@ def make_probes(
 
 def smallest_cosine(tower: Tower, reference: Tower, batches: Sequence[NDArray[np.generic]]) -> float:
     """Return the smallest cosine of a row to its reference; -1 when a row is not finite or not of unit length."""
+    return smallest_cosine_to([reference(items) for items in batches], tower, batches)
+
+
+def smallest_cosine_to(expected_rows: Sequence[Rows], tower: Tower, batches: Sequence[NDArray[np.generic]]) -> float:
+    """Return what `smallest_cosine` does, from rows `(B, D)` that the reference gave for each batch before."""
     smallest = 1.0
-    for items in batches:
+    for items, rows in zip(batches, expected_rows, strict=True):
         # In float64: near 1, float32 has steps of 6e-8.
-        found, expected = tower(items).astype(np.float64), reference(items).astype(np.float64)
+        found, expected = tower(items).astype(np.float64), rows.astype(np.float64)
         norms = np.linalg.norm(found, axis=1)
         if found.shape != expected.shape or not np.all(np.abs(norms - 1) < MAX_NORM_ERROR):
             return -1.0

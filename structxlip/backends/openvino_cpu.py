@@ -10,6 +10,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from structxlip.backends.towers import BackendName, Precision, Rows
 from structxlip.errors import ModelUnavailableError
+from structxlip.mapped_file import MappedFile
 
 if TYPE_CHECKING:
     import openvino
@@ -29,6 +31,19 @@ if TYPE_CHECKING:
 # What one more call costs, in tokens: between 7 (bf16) and 29 (f32) by the times of 1 and of 8 texts of 12 tokens
 # (4-layer text tower, two busy cores, 2026-11-24).
 SPARE_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class ConvertedTower:
+    """A tower as an OpenVINO model.
+
+    Attributes:
+        model: Takes one array, gives unit rows.
+        file: In which its weights lie, to be kept as long as the model is; `None` where they are in memory.
+    """
+
+    model: openvino.Model
+    file: MappedFile | None = None
 
 
 def is_installed() -> bool:
@@ -80,13 +95,18 @@ def convert(encoder: TwoViewEncoder) -> dict[str, openvino.Model]:
     return {name: _convert(*parts) for name, parts in towers.items()}
 
 
-def read(path: Path) -> openvino.Model:
-    """Read a model that `write` wrote.
+def read(path: Path) -> ConvertedTower:
+    """Read a model that `write` wrote; its weights stay in their file.
 
     Raises:
-        RuntimeError: If the file is not one.
+        OSError: If a file cannot be read.
+        ValueError: If the weights are empty.
+        RuntimeError: If it is no model.
     """
-    return _runtime().Core().read_model(path)
+    file = MappedFile(path.with_suffix(".bin"))
+    runtime = _runtime()
+    weights = runtime.Tensor(file.content, shared_memory=True)
+    return ConvertedTower(runtime.Core().read_model(path.read_bytes(), weights), file)
 
 
 def write(model: openvino.Model, path: Path) -> None:
@@ -101,11 +121,19 @@ class OpenVinoTower:
         model: Takes one array, gives unit rows.
         precision: Of matrix products; bf16 only where `supports_bf16`.
         threads: Cores that one call may use; all of them unless given.
+        file: In which the model's weights lie.
     """
 
     backend: BackendName = "openvino"
 
-    def __init__(self, model: openvino.Model, *, precision: Precision, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        model: openvino.Model,
+        *,
+        precision: Precision,
+        threads: int | None = None,
+        file: MappedFile | None = None,
+    ) -> None:
         options: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",  # one batch takes all cores; the queue before it makes the batches
             # Said in full: where the processor has bf16, OpenVINO would take it unasked.
@@ -117,6 +145,8 @@ class OpenVinoTower:
             options["INFERENCE_NUM_THREADS"] = threads
         self.precision = precision
         self._compiled = _runtime().Core().compile_model(model, "CPU", options)
+        self._file = file
+        self.let_go_of_originals()
         self._free: list[openvino.InferRequest] = []
         self._lock = threading.Lock()
 
@@ -132,6 +162,14 @@ class OpenVinoTower:
         finally:
             with self._lock:
                 self._free.append(request)
+
+    def let_go_of_originals(self) -> None:
+        """Give back the memory of weights that lie in a file, as far as it is not used all the time.
+
+        Most of them are packed anew by compiling, and by the first call of each kind, and not read again after that.
+        """
+        if self._file is not None:
+            self._file.let_go()
 
 
 class _Traceable(nn.Module):

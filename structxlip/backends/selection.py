@@ -7,17 +7,17 @@ tower that cannot be made, or is too far from the reference, is passed over with
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from structxlip.backends import openvino_cpu, stored
-from structxlip.backends.agreement import MIN_COSINE, Probes, batches_of, make_probes, smallest_cosine
+from structxlip.backends.agreement import MIN_COSINE, Probes, batches_of, make_probes, smallest_cosine_to
 from structxlip.backends.eager import torch_towers
-from structxlip.backends.towers import BackendName, EdgesAsPictures, Precision, Tower, Towers
+from structxlip.backends.towers import BackendName, EdgesAsPictures, Precision, Rows, Tower, Towers
 from structxlip.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,18 +45,30 @@ class Execution:
             raise ConfigError(f"threads must be at least 1, got {self.threads}")
 
 
-def check_execution(execution: Execution, *, device: str) -> None:
-    """Check what can be known without the model.
+def check_execution(execution: Execution, *, device: str) -> BackendName:
+    """Check what can be known without the model, and return the backend that is to run it.
 
     Raises:
         ConfigError: If OpenVINO is asked for on another device than the CPU.
         ModelUnavailableError: If OpenVINO is asked for and not installed.
     """
-    _resolve(execution.backend, device)
+    return _resolve(execution.backend, device)
 
 
 def select_towers(encoder: TwoViewEncoder, execution: Execution, *, folder: Path | None = None) -> Towers:
     """Return checked towers for an encoder whose weights will not change any more.
+
+    Args and Raises:
+        As `towers_in_turn`.
+    """
+    *_, towers = towers_in_turn(encoder, execution, folder=folder)
+    return towers
+
+
+def towers_in_turn(encoder: TwoViewEncoder, execution: Execution, *, folder: Path | None = None) -> Iterator[Towers]:
+    """Yield towers as they are checked: the last have all that was asked for, those before still some of torch.
+
+    Whoever uses each at once needs the weights of the modules that it replaces no longer.
 
     Args:
         encoder: The loaded model.
@@ -72,11 +84,13 @@ def select_towers(encoder: TwoViewEncoder, execution: Execution, *, folder: Path
         torch.set_num_threads(execution.threads)
     reference = torch_towers(encoder)
     if (backend, execution.precision) == ("torch", "f32"):
-        return reference
+        yield reference
+        return
     probes = make_probes(encoder)
     if backend == "torch":
-        return _checked(torch_towers(encoder, precision=execution.precision), reference, probes)
-    return _openvino_towers(encoder, execution, folder, reference, probes)
+        yield _checked(torch_towers(encoder, precision=execution.precision), reference, probes)
+        return
+    yield from _openvino_towers(encoder, execution, folder, reference, probes)
 
 
 def _resolve(backend: str, device: str) -> BackendName:
@@ -92,7 +106,7 @@ def _resolve(backend: str, device: str) -> BackendName:
 
 def _checked(towers: Towers, reference: Towers, probes: Probes) -> Towers:
     def choose(name: str, tower: Tower, expected: Tower) -> Tower:
-        return tower if _is_near_enough(name, tower, expected, probes) else expected
+        return tower if _is_near_enough(name, tower, _rows_of(expected, probes, name), probes) else expected
 
     return Towers(
         images=choose("images", towers.images, reference.images),
@@ -104,36 +118,45 @@ def _checked(towers: Towers, reference: Towers, probes: Probes) -> Towers:
 
 def _openvino_towers(
     encoder: TwoViewEncoder, execution: Execution, folder: Path | None, reference: Towers, probes: Probes
-) -> Towers:
-    models = _models(encoder, folder)
+) -> Iterator[Towers]:
+    converted = _converted(encoder, folder)
     precisions = _precisions(execution.precision)
+    # Before anything is compiled, so that the weights of a tower are not in memory twice for the sake of the check.
+    expected = {name: _rows_of(tower, probes, name) for name, tower in reference if name in converted}
+    encoder.let_go_of_weights()
 
-    def choose(name: str, expected: Tower) -> Tower:
-        for precision in precisions if name in models else ():
+    def choose(name: str, otherwise: Tower) -> Tower:
+        for precision in precisions if name in converted else ():
             try:
-                tower = openvino_cpu.OpenVinoTower(models[name], precision=precision, threads=execution.threads)
-                if _is_near_enough(name, tower, expected, probes):
+                tower = openvino_cpu.OpenVinoTower(
+                    converted[name].model, precision=precision, threads=execution.threads, file=converted[name].file
+                )
+                is_near_enough = _is_near_enough(name, tower, expected[name], probes)
+                tower.let_go_of_originals()
+                if is_near_enough:
                     return tower
             except Exception as error:  # noqa: BLE001  # OpenVINO raises nearly anything on what it cannot run
                 logger.warning("openvino %s cannot run the %s: %s", precision, name, _first_line(error))
-        return expected
+        return otherwise
 
     images = choose("images", reference.images)
     edges = EdgesAsPictures(images) if encoder.edge_branch is None else choose("edges", reference.edges)
+    yield replace(reference, images=images, edges=edges)
     tokens = choose("tokens", reference.tokens)
     spare = openvino_cpu.SPARE_TOKENS if tokens.backend == "openvino" else reference.spare_tokens
-    return Towers(images=images, edges=edges, tokens=tokens, spare_tokens=spare)
+    yield Towers(images=images, edges=edges, tokens=tokens, spare_tokens=spare)
 
 
-def _models(encoder: TwoViewEncoder, folder: Path | None) -> Mapping[str, Any]:
+def _converted(encoder: TwoViewEncoder, folder: Path | None) -> Mapping[str, openvino_cpu.ConvertedTower]:
     """Return the converted towers, from beside the checkpoint or made now; none when they cannot be made."""
     if folder is not None and (found := stored.read_form(folder, encoder.fingerprint)) is not None:
         return found
     try:
-        return openvino_cpu.convert(encoder)
+        models = openvino_cpu.convert(encoder)
     except Exception as error:  # noqa: BLE001  # torch and OpenVINO raise nearly anything on what they do not know
         logger.warning("openvino cannot take this model, torch runs it: %s", _first_line(error))
         return {}
+    return {name: openvino_cpu.ConvertedTower(model, encoder.weights_file) for name, model in models.items()}
 
 
 def _precisions(wanted: Precision) -> Sequence[Precision]:
@@ -144,9 +167,13 @@ def _precisions(wanted: Precision) -> Sequence[Precision]:
     return ("bf16", "f32") if wanted == "bf16" else ("f32",)
 
 
-def _is_near_enough(name: str, tower: Tower, reference: Tower, probes: Probes) -> bool:
+def _rows_of(reference: Tower, probes: Probes, name: str) -> list[Rows]:
+    return [reference(items) for items in batches_of(probes, name)]
+
+
+def _is_near_enough(name: str, tower: Tower, expected: Sequence[Rows], probes: Probes) -> bool:
     label, needed = f"{tower.backend} {tower.precision}", MIN_COSINE[tower.precision]
-    cosine = smallest_cosine(tower, reference, batches_of(probes, name))
+    cosine = smallest_cosine_to(expected, tower, batches_of(probes, name))
     if cosine >= needed:
         logger.info("%s runs the %s: cosine to float32 %.6f", label, name, cosine)
         return True

@@ -91,7 +91,7 @@ def write_form(
     return record
 
 
-def read_form(folder: Path, fingerprint: str) -> dict[str, Any] | None:
+def read_form(folder: Path, fingerprint: str) -> dict[str, openvino_cpu.ConvertedTower] | None:
     """Return the converted towers beside a model; `None`, with a line in the log, if they are not these weights'."""
     form = folder / FORM_FOLDER
     if not (form / FORM_FILE).is_file():
@@ -110,7 +110,7 @@ def read_form(folder: Path, fingerprint: str) -> dict[str, Any] | None:
         return None
     try:
         return {name: openvino_cpu.read(form / f"{name}.xml") for name in record.cosines}
-    except RuntimeError:
+    except (RuntimeError, OSError, ValueError):
         logger.warning("%s is ignored: a tower cannot be read; export it again", form)
         return None
 
@@ -121,7 +121,8 @@ def _verified(
     probes, reference = make_probes(encoder, pictures=pictures), dict(torch_towers(encoder))
     cosines = {}
     for name in models:
-        tower = openvino_cpu.OpenVinoTower(openvino_cpu.read(draft / f"{name}.xml"), precision="f32")
+        written = openvino_cpu.read(draft / f"{name}.xml")
+        tower = openvino_cpu.OpenVinoTower(written.model, precision="f32", file=written.file)
         cosines[name] = smallest_cosine(tower, reference[name], batches_of(probes, name))
         if cosines[name] < MIN_COSINE["f32"]:
             raise UnsupportedModelError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import httpx
@@ -19,7 +20,9 @@ from service.settings import Settings
 from structxlip.backends.stored import FORM_FILE, FORM_FOLDER
 from structxlip.errors import ConfigError
 from tests.support.plain_pictures import plain_jpegs
-from tests.support.server import running_service
+from tests.support.resident import resident_bytes
+from tests.support.server import running_service, start_service
+from tests.support.tiny_open_clip import write_tiny_open_clip
 
 
 @pytest.fixture(autouse=True)
@@ -74,13 +77,31 @@ def test_torch_serves_until_openvino_is_ready(settings: Settings) -> None:
             np.testing.assert_allclose(before[view], after[view], atol=1e-4)
 
 
+def test_a_served_process_holds_no_torch_copy_of_the_weights(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    folder = write_tiny_open_clip(tmp_path / "model", half_precision=False)
+    weights = folder / "open_clip_model.safetensors"
+    service = start_service(
+        f"local-dir:{folder}", tmp_path / "data", log=tmp_path / "log", device="cpu", backend="auto"
+    )
+    try:
+        with httpx.Client(base_url=service.url, timeout=60) as api:
+            while api.get("/info").json()["is_changing_backend"]:
+                time.sleep(0.05)
+            api.post("/index", files=[("files", ("a.jpg", data)) for data in plain_jpegs(3, seed=1)]).raise_for_status()
+            api.post("/search", json={"text": "a red table left of a chair"}).raise_for_status()
+        assert resident_bytes(weights, process=service.process.pid) < 0.2 * weights.stat().st_size
+    finally:
+        service.stop()
+
+
 def test_a_change_of_backend_that_fails_leaves_torch_serving(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("structxlip.models.select_towers", fail)
+    monkeypatch.setattr("structxlip.models.towers_in_turn", fail)
     encoder, change = load_model_for_quick_start(settings.model_copy(update={"device": "cpu"}))
     change.start()
     change.wait()

@@ -12,14 +12,17 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from structxlip import models
 from structxlip.architecture import build_model
+from structxlip.backends.selection import Execution
 from structxlip.checkpoint import save_checkpoint
 from structxlip.edge_branch import EdgeBranchConfig
 from structxlip.edges import OtsuCanny
+from structxlip.encoder import TwoViewEncoder
 from structxlip.errors import ModelUnavailableError, UnknownModelError, UnsupportedModelError
-from structxlip.models import bundled_names, load_encoder, load_plain_model, resolve_device
+from structxlip.models import bundled_names, load_encoder, load_plain_model, resolve_device, run_as
 from tests.support.shared_data import REPOSITORY, shared_path
 from tests.support.tiny_open_clip import tiny_architecture, write_tiny_open_clip
 
@@ -55,6 +58,65 @@ def test_a_plain_models_fingerprint_is_the_same_in_another_process_and_another_f
     )
     # Loading gives no warning, prints nothing and leaves logging as it was.
     assert (told.stdout.strip(), told.stderr) == (f"{fingerprint} []", "")
+
+
+@pytest.mark.parametrize("half_precision", [False, True])
+def test_weights_used_in_place_are_the_same_model(half_precision: bool, tmp_path: Path) -> None:
+    folder = write_tiny_open_clip(tmp_path / "model", half_precision=half_precision)
+    copied, in_place = (load_encoder(f"local-dir:{folder}", device="cpu", in_place=flag) for flag in (False, True))
+    assert copied.weights_file is None
+    assert in_place.weights_file is not None
+    assert_same_weights(in_place, copied)
+    first = in_place.weights_file.content.ctypes.data
+    is_inside = [
+        first <= weight.data_ptr() < first + in_place.weights_file.content.nbytes
+        for weight in in_place.model.parameters()
+        # The others are laid out anew, with channels last.
+        if weight.ndim == 2
+    ]
+    assert set(is_inside) == {not half_precision}
+
+
+def test_a_checkpoints_weights_can_be_used_in_place(tmp_path: Path) -> None:
+    plain = load_plain_model(
+        f"local-dir:{write_tiny_open_clip(tmp_path / 'plain')}",
+        edge_branch=EdgeBranchConfig("cnn", width=8),
+        device="cpu",
+    )
+    plain.model.token_embedding.weight.data[100:] = 0  # type: ignore[operator, union-attr, index]
+    save_checkpoint(tmp_path / "checkpoint", plain, default_structure_weight=0.3)
+    copied, in_place = (
+        load_encoder(str(tmp_path / "checkpoint"), device="cpu", in_place=flag) for flag in (False, True)
+    )
+    assert in_place.weights_file is not None
+    assert_same_weights(in_place, copied)
+
+
+def test_weights_that_open_clip_reworks_are_loaded_by_it(tmp_path: Path) -> None:
+    folder = write_tiny_open_clip(tmp_path / "model", half_precision=False)
+    file = folder / "open_clip_model.safetensors"
+    weights = load_file(file)
+    save_file(weights | {"logit_scale": weights["logit_scale"].reshape(1)}, file)
+    encoder = load_encoder(f"local-dir:{folder}", device="cpu", in_place=True)
+    assert encoder.weights_file is None
+    assert encoder.model.logit_scale.shape == ()  # type: ignore[operator]
+
+
+def test_weights_that_were_changed_after_loading_are_not_taken_from_the_file_again(tmp_path: Path) -> None:
+    folder = write_tiny_open_clip(tmp_path / "model", half_precision=False)
+    encoder = load_encoder(f"local-dir:{folder}", device="cpu", in_place=True)
+    other = load_encoder(f"local-dir:{write_tiny_open_clip(tmp_path / 'other', seed=1)}", device="cpu")
+    encoder.load_state_dict(other.state_dict())
+    run_as(encoder, f"local-dir:{folder}", Execution("auto"))
+    assert_same_weights(encoder, other)
+
+
+def assert_same_weights(encoder: TwoViewEncoder, other: TwoViewEncoder) -> None:
+    ours, theirs = encoder.state_dict(), other.state_dict()
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert (tensor.dtype, tensor.stride()) == (theirs[name].dtype, theirs[name].stride())
+        assert torch.equal(tensor, theirs[name])
 
 
 def test_other_weights_or_other_parts_have_another_fingerprint(tiny: Path, tmp_path: Path) -> None:

@@ -36,7 +36,9 @@ def tiny_preprocess() -> dict[str, Any]:
     return {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
 
 
-def write_tiny_open_clip(folder: Path, seed: int = 0, *, architecture: dict[str, Any] | None = None) -> Path:
+def write_tiny_open_clip(
+    folder: Path, seed: int = 0, *, architecture: dict[str, Any] | None = None, half_precision: bool = True
+) -> Path:
     """Write an open_clip model with random weights, to be named `local-dir:FOLDER`, and return its folder."""
     architecture = architecture or tiny_architecture()
     with torch.random.fork_rng(devices=[]):
@@ -48,6 +50,8 @@ def write_tiny_open_clip(folder: Path, seed: int = 0, *, architecture: dict[str,
     folder.mkdir(parents=True, exist_ok=True)
     written = {"model_cfg": architecture, "preprocess_cfg": tiny_preprocess()}
     (folder / "open_clip_config.json").write_text(json.dumps(written))
-    weights = {key: value.half() if value.ndim > 1 else value for key, value in model.state_dict().items()}
+    weights = {
+        key: value.half() if half_precision and value.ndim > 1 else value for key, value in model.state_dict().items()
+    }
     save_file({key: value.contiguous() for key, value in weights.items()}, folder / "open_clip_model.safetensors")
     return folder

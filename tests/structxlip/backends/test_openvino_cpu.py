@@ -21,6 +21,7 @@ from structxlip.encoder import TwoViewEncoder
 from structxlip.errors import ConfigError, ModelUnavailableError
 from structxlip.models import load_encoder
 from tests.structxlip.test_text_tower import COCA, variant
+from tests.support.resident import resident_bytes
 from tests.support.shared_data import REPOSITORY, shared_path
 from tests.support.tiny_open_clip import write_tiny_open_clip
 
@@ -202,6 +203,18 @@ def test_it_runs_on_the_cpu_only(tiny: Path) -> None:
     encoder.device = "cuda"
     with pytest.raises(ConfigError, match="runs on the CPU, the device is 'cuda'"):
         select_towers(encoder, ON_OPENVINO)
+
+
+def test_torchs_copy_of_the_weights_leaves_memory(tmp_path: Path) -> None:
+    folder = write_tiny_open_clip(tmp_path / "model", half_precision=False)
+    encoder = load_encoder(f"local-dir:{folder}", device="cpu", execution=ON_OPENVINO)
+    weights = folder / "open_clip_model.safetensors"
+    encoder.encode_texts([encoder.prepare_text("a red table left of a chair")])
+    encoder.encode_images([encoder.prepare_image(rgb) for rgb in drawn_pictures(2)])
+    # A few small tensors and the vectors of a few words are still read where they lie.
+    assert resident_bytes(weights) < 0.2 * weights.stat().st_size
+    assert_embeds_like_torch(encoder, drawn_pictures(2))  # torch reads them again
+    assert resident_bytes(weights) > 0
 
 
 def test_the_number_of_threads_reaches_it(encoder: TwoViewEncoder, caplog: pytest.LogCaptureFixture) -> None:

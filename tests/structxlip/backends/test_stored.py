@@ -15,6 +15,7 @@ from structxlip.edge_branch import EdgeBranchConfig
 from structxlip.encoder import TwoViewEncoder
 from structxlip.errors import CheckpointWriteError, UnsupportedModelError
 from structxlip.models import load_encoder, load_plain_model
+from tests.support.resident import resident_bytes
 from tests.support.tiny_open_clip import write_tiny_open_clip
 
 pytest.importorskip("openvino")
@@ -63,6 +64,15 @@ def test_an_export_says_what_it_is_of_and_how_near_it_comes(exported: Path) -> N
 def test_it_is_used_instead_of_converting_again(exported: Path) -> None:
     encoder = load(exported)
     assert set(encoder.towers.describe().values()) == {"openvino f32"}
+
+
+def test_its_weights_leave_memory_once_they_are_packed(exported: Path) -> None:
+    encoder = load(exported)
+    for name in ("images", "edges", "tokens"):
+        weights = exported / FORM_FOLDER / f"{name}.bin"
+        assert resident_bytes(weights) == 0
+    encoder.encode_texts([encoder.prepare_text("a chair")])
+    assert 0 < resident_bytes(exported / FORM_FOLDER / "tokens.bin") < weights.stat().st_size
 
 
 def test_it_is_ignored_beside_other_weights(checkpoint: Path, caplog: pytest.LogCaptureFixture) -> None:
