@@ -200,7 +200,42 @@ def _convert(
         assert frontend is not None, "every OpenVINO wheel has its frontend for torch"
         model = frontend.convert(frontend.load(decoder))
     model.reshape({0: runtime.PartialShape(shape)})
+    _share_slices(model, part)
     return model
+
+
+def _share_slices(model: openvino.Model, part: nn.Module) -> None:
+    """Let slices of a weight lie in the memory of the weight; OpenVINO would copy them, and keep both.
+
+    In torch's attention queries, keys and values are three slices of one matrix: a quarter of a transformer's weights.
+    """
+    from openvino.op import Constant
+
+    weights = {weight.data_ptr(): weight.detach() for weight in part.parameters() if weight.is_contiguous()}
+    for op in model.get_ordered_ops():
+        if op.get_type_name() != "Slice" or op.input_value(0).get_node().get_type_name() != "Constant":
+            continue
+        weight = weights.get(op.input_value(0).get_node().data.ctypes.data)
+        bounds = [_known_value(value) for value in op.input_values()[1:]]
+        known = [int(bound.item()) for bound in bounds if bound is not None and bound.size == 1]
+        if weight is None or not len(known) == len(bounds) == 4:
+            continue
+        begin, end, step, axis = known
+        if (step, axis) == (1, 0):
+            op.output(0).replace(Constant(weight[begin:end].numpy(), shared_memory=True).output(0))
+
+
+def _known_value(output: openvino.Output) -> NDArray[Any] | None:
+    """Return what a small part of a model gives whatever the model is given; `None` if that depends."""
+    runtime, node = _runtime(), output.get_node()
+    if node.get_type_name() == "Constant":
+        return np.asarray(node.data)
+    inputs = [_known_value(value) for value in node.input_values()]
+    if not inputs or any(value is None for value in inputs):
+        return None
+    result = runtime.Tensor(output.element_type, output.shape)
+    is_known = node.evaluate([result], [runtime.Tensor(np.array(value)) for value in inputs])
+    return np.asarray(result.data) if is_known else None
 
 
 def _silence_tracing() -> None:

@@ -217,6 +217,17 @@ def test_torchs_copy_of_the_weights_leaves_memory(tmp_path: Path) -> None:
     assert resident_bytes(weights) > 0
 
 
+def test_slices_of_a_weight_lie_in_the_weight(tiny: Path) -> None:
+    encoder = load_encoder(f"local-dir:{tiny}", device="cpu")
+    attention: Any = encoder.model.visual.transformer.resblocks[0].attn  # type: ignore[union-attr, index]
+    rows = attention.in_proj_weight.detach().numpy()
+    constants = [
+        op.data for op in openvino_cpu.convert(encoder)["images"].get_ops() if op.get_type_name() == "Constant"
+    ]
+    for third in np.split(rows, 3):
+        assert any(each.shape == third.shape and np.shares_memory(each, third) for each in constants)
+
+
 def test_the_number_of_threads_reaches_it(encoder: TwoViewEncoder, caplog: pytest.LogCaptureFixture) -> None:
     import torch
 
