@@ -39,11 +39,11 @@ from service.encoding import (
 )
 from service.images import DecodedImage, ImageLimits, decode_image, inspect_image
 from service.metrics import Metrics
-from service.priority import give_way
 from service.problems import InvalidRequest
 from service.settings import Settings
 from structxlip.encoder import PreparedImage, TwoViewEncoder
 from structxlip.explanation import cut_out, find_regions
+from structxlip.priority import give_way
 from structxlip.sketch import WORKING_SIDE, EmptySketchError
 
 ResultT = TypeVar("ResultT")

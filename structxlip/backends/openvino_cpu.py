@@ -11,6 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from structxlip.backends.towers import BackendName, Precision, Rows
 from structxlip.errors import ModelUnavailableError
 from structxlip.mapped_file import MappedFile
+from structxlip.priority import made_giving_way
 
 if TYPE_CHECKING:
     import openvino
@@ -122,6 +124,7 @@ class OpenVinoTower:
         precision: Of matrix products; bf16 only where `supports_bf16`.
         threads: Cores that one call may use; all of them unless given.
         file: In which the model's weights lie.
+        gives_way: Let the system prefer other work to that of this tower.
     """
 
     backend: BackendName = "openvino"
@@ -133,6 +136,7 @@ class OpenVinoTower:
         precision: Precision,
         threads: int | None = None,
         file: MappedFile | None = None,
+        gives_way: bool = False,
     ) -> None:
         options: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",  # one batch takes all cores; the queue before it makes the batches
@@ -144,7 +148,9 @@ class OpenVinoTower:
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
         self.precision = precision
-        self._compiled = _runtime().Core().compile_model(model, "CPU", options)
+        compile_model = partial(_runtime().Core().compile_model, model, "CPU", options)
+        # Compiling starts the threads that will run it.
+        self._compiled = made_giving_way(compile_model) if gives_way else compile_model()
         self._file = file
         self.let_go_of_originals()
         self._free: list[openvino.InferRequest] = []

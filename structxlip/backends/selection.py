@@ -129,7 +129,12 @@ def _openvino_towers(
         for precision in precisions if name in converted else ():
             try:
                 tower = openvino_cpu.OpenVinoTower(
-                    converted[name].model, precision=precision, threads=execution.threads, file=converted[name].file
+                    converted[name].model,
+                    precision=precision,
+                    threads=execution.threads,
+                    file=converted[name].file,
+                    # A batch of pictures has all cores for long; the words that somebody searches by need them shortly.
+                    gives_way=name != "tokens",
                 )
                 is_near_enough = _is_near_enough(name, tower, expected[name], probes)
                 tower.let_go_of_originals()

@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+MadeT = TypeVar("MadeT")
 
 # Where both want a core, a thread with this much more gets a third of what another gets.
 NICENESS = 5
@@ -16,3 +21,9 @@ def give_way() -> None:
     if sys.platform == "linux":
         own = threading.get_native_id()
         os.setpriority(os.PRIO_PROCESS, own, min(MOST, os.getpriority(os.PRIO_PROCESS, own) + NICENESS))
+
+
+def made_giving_way(make: Callable[[], MadeT]) -> MadeT:
+    """Call a function on a thread that gives way: the threads that it starts, and those they start, do so too."""
+    with ThreadPoolExecutor(1, initializer=give_way) as thread:
+        return thread.submit(make).result()

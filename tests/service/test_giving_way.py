@@ -11,9 +11,9 @@ import pytest
 from service.batching import Lane
 from service.embedding import Embedder
 from service.metrics import Metrics
-from service.priority import NICENESS, give_way
 from service.settings import Settings
 from structxlip.encoder import TwoViewEncoder
+from structxlip.priority import NICENESS, give_way
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a priority of each thread")
 
