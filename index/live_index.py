@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from threading import Condition
@@ -96,16 +96,14 @@ class LiveIndex:
             NotReadyError: If the index is still being loaded.
         """
         while True:
-            with ExitStack() as stack:
-                held = stack.enter_context(ExitStack())
-                held.enter_context(self._lock.shared())
+            with self._lock.shared() as held:
                 if self._engine is None:
                     raise NotReadyError("the index is still being loaded; see /readyz for progress")
-                reader = stack.enter_context(self._catalogue.read())
-                wanted = reader.sequence()
-                if wanted == self._sequence:
-                    yield View(self._engine, reader, held.close)
-                    return
+                with self._catalogue.read() as reader:
+                    wanted = reader.sequence()
+                    if wanted == self._sequence:
+                        yield View(self._engine, reader, held.release)
+                        return
             with self._moved:
                 self._moved.wait_for(partial(self._has_reached, wanted), timeout=_WAIT_SECONDS)
 

@@ -61,20 +61,13 @@ class SharedLock:
         self._num_writers_waiting = 0
         self._is_written = False
 
-    @contextmanager
-    def shared(self) -> Iterator[None]:
-        """Hold off writers; do not nest."""
+    def shared(self) -> SharedHold:
+        """Hold off writers, from now on; do not nest."""
         with self._condition:
             while self._is_written or self._num_writers_waiting:
                 self._condition.wait()
             self._num_readers += 1
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._num_readers -= 1
-                if not self._num_readers:
-                    self._condition.notify_all()
+        return SharedHold(self)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -91,3 +84,32 @@ class SharedLock:
             with self._condition:
                 self._is_written = False
                 self._condition.notify_all()
+
+    def _leave(self) -> None:
+        with self._condition:
+            self._num_readers -= 1
+            if not self._num_readers:
+                self._condition.notify_all()
+
+
+class SharedHold:
+    """What holds off writers until it is released, at the latest where its block ends."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self, lock: SharedLock) -> None:
+        self._lock: SharedLock | None = lock
+
+    def release(self) -> None:
+        """Let writers in; a second time does nothing."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock._leave()
+
+    def __enter__(self) -> SharedHold:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
