@@ -67,6 +67,11 @@ class Engine(Protocol):
         """Its scores are inner products of the stored vectors, up to float32 rounding, and none is missed."""
         ...
 
+    @property
+    def has_exact_scores(self) -> bool:
+        """Its scores are inner products of the stored vectors, up to float32 rounding; some may be missed."""
+        ...
+
     def is_exact_among(self, num_allowed: int | None) -> bool:
         """Whether a search among that many allowed vectors (among all, for ``None``) is exact in the same sense."""
         ...
@@ -216,6 +221,7 @@ class NumpyEngine:
 
     kind = EngineKind.NUMPY
     is_exact = True
+    has_exact_scores = True
     over_fetch = 1
     needs_rebuild = False
 

@@ -79,6 +79,7 @@ class GpuIvfEngine:
 
     kind = EngineKind.GPU_IVF_SQ8
     is_exact = False
+    has_exact_scores = False
 
     def __init__(self, engine: IvfEngine) -> None:
         """Move the lists of a CPU engine to the GPU; the CPU engine stays the one that adds, removes and is saved."""

@@ -76,6 +76,7 @@ class IvfEngine:
     """Inverted lists; ``nprobe`` of them are read for a query."""
 
     is_exact = False
+    has_exact_scores = False
 
     def __init__(
         self, index: Any, *, kind: EngineKind, nprobe: int, num_trained: int, growth: float, numbers: set[int]

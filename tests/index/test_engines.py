@@ -94,6 +94,17 @@ def test_an_engine_follows_adds_and_removals(kind: EngineKind) -> None:
 
 
 @pytest.mark.parametrize("kind", CPU_KINDS)
+def test_an_engine_tells_whether_its_scores_are_those_of_the_stored_vectors(kind: EngineKind) -> None:
+    vectors = pairs_of_units(600)
+    engine = built(kind, Rows(np.arange(600), vectors))
+    off = 0.0
+    for query in pairs_of_units(20, seed=9):
+        found = engine.search(query, 30)
+        off = max(off, float(np.abs(found.scores - vectors[found.numbers] @ query).max()))
+    assert (off < 1e-5) == engine.has_exact_scores
+
+
+@pytest.mark.parametrize("kind", CPU_KINDS)
 def test_an_engine_restored_from_its_state_finds_the_same(kind: EngineKind) -> None:
     vectors = pairs_of_units(300)
     engine = built(kind, Rows(np.arange(300) * 7, vectors))
