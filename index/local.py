@@ -74,7 +74,7 @@ class LocalCollection:
         self._directory = directory
         self._catalogue = catalogue
         self._policy = SearchPolicy(settings.over_fetch, settings.exact_filter_limit)
-        self._filters = FilterMemory()
+        self._filters = FilterMemory(2 * catalogue.dimension)
         self._resources = ExitStack()
         self._is_closed = False
         with catalogue.read() as reader:
@@ -83,7 +83,14 @@ class LocalCollection:
         self._snapshots = SnapshotFolder(directory / "snapshots", settings.num_snapshots)
         self._live = LiveIndex(catalogue)
         self._maintenance = Maintenance(
-            catalogue, self._live, self._snapshots, settings, machine, self._prune_log, self._collect_orphans
+            catalogue,
+            self._live,
+            self._filters,
+            self._snapshots,
+            settings,
+            machine,
+            self._prune_log,
+            self._collect_orphans,
         )
         self._writer = Writer(
             catalogue.writer, catalogue.fingerprint_key, self._committed, max_group=settings.max_group

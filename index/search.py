@@ -7,8 +7,10 @@ scored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +19,7 @@ from index.allowed import Allowed, FilterMemory
 from index.catalogue import CatalogueReader, Matrix, Numbers
 from index.collection import SearchHit, Vector
 from index.cursors import SearchPosition
-from index.engine import Engine
+from index.engine import Candidates, Engine
 from index.filters import Filter
 from index.scoring import Scored, best, exact_scores, join
 
@@ -67,7 +69,10 @@ def find_hits(
         policy: When to trust the engine.
         memory: Knows what the filters used last let through.
     """
-    allowed = None if request.condition is None else memory.allowed(request.condition, reader)
+    allowed = None
+    if request.condition is not None:
+        allowed = memory.allowed(request.condition, reader)
+        allowed.num_uses += 1
     return _with_records(rank_among(allowed, request, engine, reader, policy), reader)
 
 
@@ -78,11 +83,16 @@ def rank_among(
     num_matching = len(engine) if allowed is None else len(allowed)
     if num_matching == 0:
         return _nothing(request.query)
+    copy = None if allowed is None else allowed.copy  # read once: it may be taken away meanwhile
+    if copy is not None:
+        tolerance = (_ROUNDING + copy.error) * _length(request.query)
+        return _from_exact(request, partial(copy.search, request.query), tolerance, engine, reader, num_matching)
+    search = partial(engine.search, request.query, allowed=allowed)
     if engine.is_exact_among(None if allowed is None else num_matching):
-        return _from_exact_engine(request, engine, reader, allowed, num_matching)
+        return _from_exact(request, search, _ROUNDING * _length(request.query), engine, reader, num_matching)
     if allowed is not None and num_matching <= policy.exact_filter_limit:
         return _from_scan(request, reader, allowed)
-    return _from_approximate_engine(request, engine, reader, allowed, num_matching, policy)
+    return _from_approximate(request, search, engine, reader, allowed, num_matching, policy)
 
 
 def scan(query: Vector, reader: CatalogueReader, allowed: Allowed | None, num_wanted: int) -> Scored:
@@ -93,20 +103,31 @@ def scan(query: Vector, reader: CatalogueReader, allowed: Allowed | None, num_wa
     return kept
 
 
-def _from_exact_engine(
+def _from_exact(
     request: SearchRequest,
+    search: Callable[[int], Candidates],
+    tolerance: float,
     engine: Engine,
     reader: CatalogueReader,
-    allowed: Allowed | None,
     num_matching: int,
 ) -> Scored:
-    tolerance = _ROUNDING * max(1.0, float(np.linalg.norm(request.query)))
+    """Take candidates until nothing else can be among the best.
+
+    Args:
+        request: What is looked for.
+        search: Returns so many candidates, and misses none.
+        tolerance: How far their scores may lie from ours.
+        engine: Holds the vectors.
+        reader: One state of the catalogue.
+        num_matching: Of how many pictures.
+    """
     k = request.num_wanted + _num_seen(request) + _SLACK
     while True:
-        candidates = engine.search(request.query, min(k, num_matching), allowed)
-        ranked = _rank(request, _score(request.query, candidates.numbers, engine, reader), reader)
+        candidates = search(min(k, num_matching))
         if k >= num_matching:
-            return ranked
+            return _rank(request, _score(request.query, candidates.numbers, engine, reader), reader)
+        hopeful = _hopeful(request, candidates, tolerance)
+        ranked = _rank(request, _score(request.query, hopeful, engine, reader), reader)
         # Nothing outside the candidates can score above this.
         ceiling = float(candidates.scores[-1]) + tolerance
         is_full = len(ranked) == request.num_wanted and float(ranked.scores[-1]) > ceiling
@@ -115,8 +136,9 @@ def _from_exact_engine(
         k *= 4
 
 
-def _from_approximate_engine(
+def _from_approximate(
     request: SearchRequest,
+    search: Callable[[int], Candidates],
     engine: Engine,
     reader: CatalogueReader,
     allowed: Allowed | None,
@@ -124,8 +146,9 @@ def _from_approximate_engine(
     policy: SearchPolicy,
 ) -> Scored:
     k = (policy.over_fetch or engine.over_fetch) * (request.num_wanted + _num_seen(request)) + _SLACK
-    candidates = engine.search(request.query, min(k, num_matching), allowed)
-    scored = _score(request.query, candidates.numbers, engine, reader)
+    candidates = search(min(k, num_matching))
+    tolerance = _ROUNDING * _length(request.query) if engine.has_exact_scores else math.inf
+    scored = _score(request.query, _hopeful(request, candidates, tolerance), engine, reader)
     ranked = _rank(request, scored, reader)
     if len(ranked) == request.num_wanted:
         return ranked
@@ -150,6 +173,15 @@ def _nothing(query: Vector) -> Scored:
     return Scored(np.empty(0, np.int64), np.empty((0, len(query)), np.float32), np.empty(0, np.float32))
 
 
+def _hopeful(request: SearchRequest, candidates: Candidates, tolerance: float) -> Numbers:
+    """Leave out what scores too little to be among the best of these candidates: most of the slack, as a rule."""
+    scores = candidates.scores
+    if request.after is not None or len(scores) <= request.num_wanted:
+        return candidates.numbers
+    least = float(scores[request.num_wanted - 1]) - 2 * tolerance
+    return candidates.numbers[: int(np.count_nonzero(scores >= least))]
+
+
 def _score(query: Vector, numbers: Numbers, engine: Engine, reader: CatalogueReader) -> Scored:
     pairs: Matrix | None = engine.vectors(numbers)
     if pairs is None:
@@ -163,13 +195,14 @@ def _rank(request: SearchRequest, scored: Scored, reader: CatalogueReader) -> Sc
         scored = scored.take(_at_least(scored, request.min_score))
     if request.after is not None:
         scored = _drop_seen(scored, request.after, reader)
-    scored = best(scored, request.num_wanted)
-    order = np.argsort(-scored.scores, kind="stable").tolist()
-    if (np.diff(scored.scores[order]) == 0).any():  # else no name decides
-        names, scores = reader.names(scored.numbers.tolist()), scored.scores.tolist()
-        tied = [names[number] for number in scored.numbers.tolist()]
-        order = sorted(range(len(scored)), key=lambda place: (-scores[place], tied[place]))
-    return scored.take(np.array(order[: request.num_wanted], dtype=np.int64))
+    order = np.argsort(-scored.scores, kind="stable")
+    descending = scored.scores[order[: request.num_wanted + 1]]
+    if np.count_nonzero(descending[1:] == descending[:-1]):  # else no name decides
+        scored = best(scored, request.num_wanted)
+        numbers, scores = scored.numbers.tolist(), scored.scores.tolist()
+        names = reader.names(numbers)
+        order = np.array(sorted(range(len(scored)), key=lambda place: (-scores[place], names[numbers[place]])))
+    return scored.take(order[: request.num_wanted])
 
 
 def _drop_seen(scored: Scored, after: SearchPosition, reader: CatalogueReader) -> Scored:
@@ -180,6 +213,10 @@ def _drop_seen(scored: Scored, after: SearchPosition, reader: CatalogueReader) -
     is_kept = np.ones(len(scored), dtype=bool)
     is_kept[np.flatnonzero(is_tied)[is_seen]] = False
     return scored.take(is_kept)
+
+
+def _length(query: Vector) -> float:
+    return max(1.0, math.sqrt(float(query @ query)))
 
 
 def _at_least(scored: Scored, min_score: float) -> NDArray[np.bool_]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index.allowed import MAX_FILTERS, Allowed, FilterMemory
+from index.allowed import MAX_FILTERS, USES_FOR_A_COPY, Allowed, FilterMemory, copy_bytes
 from index.catalogue import CatalogueReader
 from index.filters import parse_filter
 from index.local import LocalCollection
@@ -106,7 +106,7 @@ class Reader:
 
 def test_the_filter_used_longest_ago_is_forgotten_first() -> None:
     reader = Reader()
-    memory = FilterMemory(max_numbers=25)
+    memory = FilterMemory(8, max_numbers=25)
     first, second, third = (parse_filter({"field": "x", "eq": value}) for value in (1, 2, 3))
     for condition in (first, second, first, third, first):  # the third takes the place of the second
         memory.allowed(condition, reader)  # type: ignore[arg-type]
@@ -121,7 +121,7 @@ def test_the_filter_used_longest_ago_is_forgotten_first() -> None:
 
 
 def test_filters_that_let_nothing_through_do_not_pile_up() -> None:
-    reader, memory = Reader(num_matching=0), FilterMemory()
+    reader, memory = Reader(num_matching=0), FilterMemory(8)
     conditions = [parse_filter({"field": "x", "eq": value}) for value in range(MAX_FILTERS + 1)]
     for condition in conditions:
         memory.allowed(condition, reader)  # type: ignore[arg-type]
@@ -132,9 +132,62 @@ def test_filters_that_let_nothing_through_do_not_pile_up() -> None:
 
 
 def test_a_filter_too_large_to_keep_costs_the_others_nothing() -> None:
-    small, large, memory = Reader(10), Reader(30), FilterMemory(max_numbers=25)
+    small, large, memory = Reader(10), Reader(30), FilterMemory(8, max_numbers=25)
     first, second = (parse_filter({"field": "x", "eq": value}) for value in (1, 2))
     memory.allowed(first, small)  # type: ignore[arg-type]
     assert len(memory.allowed(second, large)) == 30  # type: ignore[arg-type]
     memory.allowed(first, small)  # type: ignore[arg-type]
     assert small.asked == 1
+
+
+class Copy:
+    """Stands for a copy; `FilterMemory` only hands it on."""
+
+
+def used(memory: FilterMemory, reader: Reader, value: int, times: int = USES_FOR_A_COPY) -> Allowed:
+    allowed = memory.allowed(parse_filter({"field": "x", "eq": value}), reader)  # type: ignore[arg-type]
+    allowed.num_uses += times
+    return allowed
+
+
+def test_a_copy_is_due_where_it_is_earned_and_worth_it() -> None:
+    reader, memory = Reader(10), FilterMemory(8, max_copied_bytes=copy_bytes(10, 8))
+    used(memory, reader, 1, times=USES_FOR_A_COPY - 1)
+    assert memory.due(lambda _: True) is None
+    first = used(memory, reader, 1, times=1)
+    assert memory.due(lambda num: num == 10) is first
+    assert memory.due(lambda num: num < 10) is None
+    memory.give(first, Copy())  # type: ignore[arg-type]
+    assert memory.due(lambda _: True) is None
+    reader.num_matching = 11  # more than all copies may take
+    used(memory, reader, 2)
+    reader.num_matching = 0
+    used(memory, reader, 3)
+    assert memory.due(lambda _: True) is None
+
+
+def test_the_filter_used_longest_ago_loses_its_copy_first() -> None:
+    reader, memory = Reader(10), FilterMemory(8, max_copied_bytes=copy_bytes(25, 8))
+    first, second, third = (used(memory, reader, value) for value in (1, 2, 3))
+    for each in (first, second):
+        memory.give(each, Copy())  # type: ignore[arg-type]
+    used(memory, reader, 1)
+    memory.give(third, Copy())  # type: ignore[arg-type]
+    assert [each.copy is not None for each in (first, second, third)] == [True, False, True]
+    assert memory.due(lambda _: True) is None  # what lost its copy has to earn it again
+    assert used(memory, reader, 2) is memory.due(lambda _: True)
+
+
+def test_a_copy_goes_with_the_state_that_it_was_made_in() -> None:
+    reader, memory = Reader(10), FilterMemory(8)
+    old = used(memory, reader, 1)
+    memory.forget_before(reader.state)
+    assert memory.due(lambda _: True) is old
+    memory.forget_before(reader.state + 1)
+    assert memory.due(lambda _: True) is None
+    reader.state += 1
+    new = used(memory, reader, 1)
+    memory.give(old, Copy())  # type: ignore[arg-type]
+    assert new is not old
+    assert new.copy is None
+    assert old.copy is None
