@@ -5,8 +5,10 @@
 Vectors and queries are those of `benchmarks.engines`. Each stored picture has a rank drawn at random, and the filters
 `rank < share * num` keep 1, 10 and 50 % of them.
 
-Ours is a collection on disk with each engine: `best_hits` is what a search does when it knows what matches (candidates,
-exact scores, order), `matching` is finding that in the catalogue, `search` is the whole, with the records of its hits.
+Ours is a collection on disk with each engine and a filter in use: what a search does when it knows what matches
+(candidates, exact scores, order), by a copy of what matches where the collection has made one. `matching` is finding
+what matches in the catalogue, `copying` making the copy, `search` a whole search with such a filter and the records of
+its hits, `first_search` one with a filter never used before.
 FAISS is bare and is given its selector ready made: each index type with a bitmap and with a batch of ids, and of all
 its settings the fastest that reaches the recall on these very queries, with each of the three weights. `exact_selected`
 scans with a bitmap over everything, `exact_gathered` copies what matches and multiplies it.
@@ -21,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +34,11 @@ from numpy.typing import NDArray
 from benchmarks.engines import Rows, faiss_settings, num_lists, perturbed, real_vectors, weighted
 from benchmarks.results import alternate, write_result
 from benchmarks.stored_vectors import store
-from index.allowed import Allowed
+from index.allowed import USES_FOR_A_COPY, Allowed
 from index.catalogue import Matrix, Numbers
 from index.engine_tuning import NUM_NEIGHBOURS, STRUCTURE_WEIGHTS, recall, tenth_scores
 from index.filters import Filter, parse_filter
+from index.half_copy import HalfCopy
 from index.local import LocalCollection
 from index.search import SearchRequest, rank_among
 from index.settings import LocalSettings
@@ -105,7 +109,7 @@ def measure(
                 contestants[f"faiss_{spec}"], chosen[f"faiss_{spec}"] = _tuned_by_hand(spec, index, trial)
             condition = parse_filter({"field": "rank", "lt": share * num})
             for kind, collection in collections.items():
-                contestants[f"ours_{kind}"] = _ours(collection, condition)
+                contestants[f"ours_{kind}"] = _ours(collection, condition, queries)
             shares[str(share)] = {
                 "num_matching": len(trial.allowed),
                 "contestants": _compared(contestants, chosen, trial, rounds),
@@ -171,10 +175,12 @@ def _collections(
                 collection.close()
 
 
-def _ours(collection: LocalCollection, condition: Filter) -> Search:
-    """Return what a search does when it knows what matches; numbers begin at 0, as FAISS has them."""
-    with collection._live.view() as view:
-        allowed = Allowed(view.reader.matching(condition))
+def _ours(collection: LocalCollection, condition: Filter, queries: Matrix) -> Search:
+    """Return what a search does with a filter that is in use; numbers begin at 0, as FAISS has them."""
+    for query in islice(cycle(queries), USES_FOR_A_COPY):
+        collection.search(query, limit=NUM_NEIGHBOURS, filter=condition)
+    collection._maintenance._copy_when_due()  # what the background would do within half a second
+    allowed = _kept(collection, condition)
 
     def search(query: NDArray[np.float32]) -> Numbers:
         request = SearchRequest(query, NUM_NEIGHBOURS, None, condition, None)
@@ -185,18 +191,38 @@ def _ours(collection: LocalCollection, condition: Filter) -> Search:
     return search
 
 
-def _parts(collection: LocalCollection, condition: Filter, queries: Matrix) -> dict[str, float]:
-    """Return median milliseconds of finding what matches, and of whole searches."""
+def _kept(collection: LocalCollection, condition: Filter) -> Allowed:
+    with collection._live.view() as view:
+        return collection._filters.allowed(condition, view.reader)
+
+
+def _parts(collection: LocalCollection, condition: Filter, queries: Matrix) -> dict[str, Any]:
+    """Return median milliseconds of finding what matches, of copying it, and of whole searches."""
+    allowed, width = _kept(collection, condition), queries.shape[1]
     with collection._live.view() as view:
         matching = [_seconds(lambda: view.reader.matching(condition)) for _ in range(15)]
+    copying = [
+        _seconds(lambda: HalfCopy(width, collection._maintenance._vectors(allowed.numbers)))
+        for _ in range(3 if allowed.copy else 0)
+    ]
     whole = [
         _seconds(lambda query=query: collection.search(query, limit=NUM_NEIGHBOURS, filter=condition))
         for query in queries
     ]
+    first = []
+    for query in queries[:15]:
+        collection._filters.forget_before(collection.status().sequence + 1)
+        first.append(_seconds(lambda query=query: collection.search(query, limit=NUM_NEIGHBOURS, filter=condition)))
     return {
-        "matching_ms": round(float(np.median(matching)) * 1000, 3),
-        "search_ms": round(float(np.median(whole)) * 1000, 3),
+        "matching_ms": _median_ms(matching),
+        "copying_ms": _median_ms(copying) if copying else None,
+        "search_ms": _median_ms(whole),
+        "first_search_ms": _median_ms(first),
     }
+
+
+def _median_ms(seconds: Sequence[float]) -> float:
+    return round(float(np.median(seconds)) * 1000, 3)
 
 
 def _compared(
