@@ -105,6 +105,8 @@ def measure(
     ):
         with _importing(url, files, numbers, _Phase()):
             time.sleep(min(seconds, 3.0))  # warm up, and something to find
+        # A backend prepares itself for each new length of a text.
+        _search(url, files, numbers, _Phase(), min(seconds, 6.0), searching)
         for _ in range(rounds):
             _search(url, files, numbers, idle, seconds / 2, searching)
             with _importing(url, files, numbers, both):
