@@ -19,8 +19,8 @@ _FILTERS = """## Searches with a filter
 Ours is the collection's own search when it knows what matches: candidates, exact scores, order. FAISS is bare, its
 selector ready made, and has the fastest of all settings and kinds of selector that reaches recall@10 = 0.98 on these
 very queries. In brackets: times the rate of the fastest FAISS. One row is no FAISS: NumPy copies what matches and
-multiplies it, on threads that go on spinning for the next product. The last rows: finding what matches, in SQLite, and the
-whole search with a filter that is in use, of which vectors are copied
+multiplies it, on threads that go on spinning for the next product. The last rows: finding what matches, in SQLite, and
+the whole search with a filter that is in use, of which vectors are copied
 ([decision 35](decisions/0035-filters-in-use-get-a-copy-in-half-precision.md)), and the first one with it. Measured on
 2026-11-25, each search found what matches anew.
 """
