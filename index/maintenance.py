@@ -235,6 +235,7 @@ class Maintenance:
             self._tune(engine, reader)
         if not self._live.install(engine, sequence):
             raise CollectionError("the log of changes was cut while the index was rebuilt")
+        self._snapshot_sequence = -1  # those that there are hold another engine
         if num_vectors:
             _logger.info("rebuilt the index (%s) in %.1f s", kind, time.monotonic() - started)
 

@@ -226,3 +226,21 @@ def test_an_exact_snapshot_serves_both_exact_engines(folder: Path, caplog: pytes
         assert collection.status().engine == "numpy"
         check(collection, expected)
     assert not was_rebuilt(caplog)
+
+
+def test_another_engine_is_saved_without_a_write(folder: Path) -> None:
+    """Else each start would make it anew, until something is added."""
+    make(folder / "c", replace(QUIET, engine="flat"))
+    settings = replace(QUIET, engine="hnsw")
+    with open_local(folder / "c", settings) as collection:
+        wait_until(lambda: collection.status().engine == "hnsw" and collection.status().activity is None)
+    assert read_snapshot(files(folder / "c")[0]).state.kind is EngineKind.HNSW
+
+
+def test_an_engine_that_a_snapshot_holds_is_not_saved_again(folder: Path) -> None:
+    make(folder / "c")
+    newest = files(folder / "c")[0]
+    before = newest.stat().st_mtime_ns
+    with open_local(folder / "c") as collection:
+        wait_until(lambda: collection.status().activity is None)
+    assert newest.stat().st_mtime_ns == before
