@@ -110,7 +110,7 @@ async def _answer(state: ServiceState, terms: Sequence[QueryTerm], options: Sear
     read = await read_question(state, terms, options)
     found = await _find(state, read)
     explanations = await _explain(state, terms, options, read, found)
-    # A `SearchAnswer` in plain values: models of what was made here would be a tenth of all that a search takes.
+    # A `SearchAnswer` in plain values: making models of them, and writing those, takes a tenth of a millisecond more.
     answer = {
         "hits": [_hit(hit, explanations.get(hit.record.id)) for hit in found.hits],
         "no_match": found.no_match,
