@@ -45,7 +45,7 @@ class LeaseMiddleware:
         finally:
             lease: BytesLease | None = scope.get("state", {}).pop(LEASE, None)
             if lease is not None:
-                lease.give_back(lease.held_bytes)
+                lease.end()
 
 
 async def read_bounded_json(request: Request, state: ServiceState, lease: BytesLease) -> Any:

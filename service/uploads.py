@@ -112,7 +112,7 @@ class BytesBudget:
         try:
             yield lease
         finally:
-            lease.give_back(lease.held_bytes)
+            lease.end()
 
     def ensure(self, num_bytes: int) -> None:
         """Refuse now what would not fit later.
@@ -165,6 +165,10 @@ class BytesLease:
         """Count bytes out that are no longer held."""
         self._budget.give_back(num_bytes)
         self.held_bytes -= num_bytes
+
+    def end(self) -> None:
+        """Give back all that is held."""
+        self.give_back(self.held_bytes)
 
 
 async def read_multipart(request: Request, limits: UploadLimits, lease: BytesLease) -> Upload:

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -93,3 +94,27 @@ def quick_folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def search_while_writing(write: Callable[[], None], search: Callable[[int], None], *, num_threads: int = 3) -> int:
+    """Write once on one thread while others search, each with its number, until that is done.
+
+    Returns:
+        How many searches there were.
+
+    Raises:
+        BaseException: What one of them raised.
+    """
+    with ThreadPoolExecutor(1 + num_threads) as pool:
+        writing = pool.submit(write)
+
+        def search_on(number: int) -> int:
+            num_searches = 0
+            while not writing.done():
+                search(number)
+                num_searches += 1
+            return num_searches
+
+        searching = [pool.submit(search_on, number) for number in range(num_threads)]
+    writing.result()
+    return sum(each.result() for each in searching)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -28,6 +27,7 @@ from tests.index.builders import (
     open_local,
     picture,
     query_vector,
+    search_while_writing,
     shown,
     unit_vector,
     wait_until,
@@ -171,7 +171,7 @@ def test_a_copy_of_pictures_that_went_meanwhile_is_not_used(
 
 def test_copies_come_and_go_while_searches_and_writes_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allowed_module, "USES_FOR_A_COPY", 2)
-    num_scans, num_searches, stop, failures = 0, 0, threading.Event(), []
+    num_scans = 0
     search_copy = HalfCopy.search
 
     def counted(copy: HalfCopy, query: NDArray[np.float32], k: int) -> object:
@@ -186,39 +186,23 @@ def test_copies_come_and_go_while_searches_and_writes_run(folder: Path, monkeypa
         fixed = {f"lamp{n}" for n in range(30)}
 
         def write() -> None:
-            try:
-                for version in range(1, 40):
-                    kind = "lamp" if version % 2 else "chair"
-                    collection.add([picture("changing", 500 + version, metadata={"kind": kind, "version": version})])
-                    end = time.monotonic() + 0.03
-                    while time.monotonic() < end:
-                        collection._maintenance.wake()
-                        time.sleep(0.002)
-            except BaseException as error:
-                failures.append(error)
-            finally:
-                stop.set()
+            for version in range(1, 40):
+                kind = "lamp" if version % 2 else "chair"
+                collection.add([picture("changing", 500 + version, metadata={"kind": kind, "version": version})])
+                end = time.monotonic() + 0.03
+                while time.monotonic() < end:
+                    collection._maintenance.wake()
+                    time.sleep(0.002)
 
         def search(seed: int) -> None:
-            nonlocal num_searches
-            try:
-                while not stop.is_set():
-                    query = query_vector(seed)
-                    hits = {hit.record.id: hit for hit in collection.search(query, limit=40, filter=LAMPS).items}
-                    assert set(hits) - {"changing"} == fixed
-                    if (changing := hits.get("changing")) is not None:
-                        version = changing.record.metadata["version"]
-                        assert isinstance(version, int)
-                        assert version % 2 or not version
-                        np.testing.assert_array_equal(changing.appearance, unit_vector(2 * (500 + version)))
-                    num_searches += 1
-            except BaseException as error:
-                failures.append(error)
+            query = query_vector(seed)
+            hits = {hit.record.id: hit for hit in collection.search(query, limit=40, filter=LAMPS).items}
+            assert set(hits) - {"changing"} == fixed
+            if (changing := hits.get("changing")) is not None:
+                version = changing.record.metadata["version"]
+                assert isinstance(version, int)
+                assert version % 2 or not version
+                np.testing.assert_array_equal(changing.appearance, unit_vector(2 * (500 + version)))
 
-        threads = [threading.Thread(target=write), *(threading.Thread(target=search, args=(i,)) for i in range(3))]
-        for each in threads:
-            each.start()
-        for each in threads:
-            each.join()
-        assert not failures, failures[0]
+        num_searches = search_while_writing(write, search)
         assert 0 < num_scans < num_searches

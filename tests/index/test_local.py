@@ -33,6 +33,7 @@ from tests.index.builders import (
     open_local,
     picture,
     query_vector,
+    search_while_writing,
     shown,
     unit_vector,
     wait_until,
@@ -231,49 +232,34 @@ def run_all(threads: list[threading.Thread]) -> None:
 def test_searches_beside_writes_never_see_a_torn_state(folder: Path, engine: str) -> None:
     """Fixed pictures are always there; each pair of moving ones is there together, in one of its two versions."""
     settings = replace(QUIET, engine=engine, over_fetch=10)  # type: ignore[arg-type]
-    failures: list[BaseException] = []
-    stop = threading.Event()
-    num_searches = 0
     with open_local(folder / "c", settings) as collection:
         fixed = [picture(f"fixed{i}", i) for i in range(20)]
         collection.add(fixed)
         collection.add([picture(f"pair{side}", 500, metadata={"version": 0}) for side in "ab"])
 
         def write() -> None:
-            try:
-                for version in range(1, 50):
-                    # Content and metadata change together, and so do both sides.
-                    images = [picture(f"pair{s}", 500 + version % 7, metadata={"version": version}) for s in "ab"]
-                    collection.add(images)
-                    name = f"passing{version}"
-                    collection.add([picture(name, 900 + version)])
-                    assert collection.delete(name)
-            except BaseException as error:
-                failures.append(error)
-            finally:
-                stop.set()
+            for version in range(1, 50):
+                # Content and metadata change together, and so do both sides.
+                images = [picture(f"pair{s}", 500 + version % 7, metadata={"version": version}) for s in "ab"]
+                collection.add(images)
+                name = f"passing{version}"
+                collection.add([picture(name, 900 + version)])
+                assert collection.delete(name)
 
         def search(seed: int) -> None:
-            nonlocal num_searches
-            try:
-                while not stop.is_set():
-                    hits = collection.search(query_vector(seed), limit=100).items
-                    names = [hit.record.id for hit in hits]
-                    assert len(names) == len(set(names))
-                    assert {each.id for each in fixed} <= set(names)
-                    a, b = (next(hit for hit in hits if hit.record.id == f"pair{side}") for side in "ab")
-                    version = a.record.metadata["version"]
-                    assert b.record.metadata["version"] == version
-                    assert isinstance(version, int)
-                    expected = unit_vector(2 * (500 + version % 7))
-                    for hit in (a, b):
-                        np.testing.assert_array_equal(hit.appearance, expected)
-                    num_searches += 1
-            except BaseException as error:
-                failures.append(error)
+            hits = collection.search(query_vector(seed), limit=100).items
+            names = [hit.record.id for hit in hits]
+            assert len(names) == len(set(names))
+            assert {each.id for each in fixed} <= set(names)
+            a, b = (next(hit for hit in hits if hit.record.id == f"pair{side}") for side in "ab")
+            version = a.record.metadata["version"]
+            assert b.record.metadata["version"] == version
+            assert isinstance(version, int)
+            expected = unit_vector(2 * (500 + version % 7))
+            for hit in (a, b):
+                np.testing.assert_array_equal(hit.appearance, expected)
 
-        run_all([threading.Thread(target=write), *(threading.Thread(target=search, args=(i,)) for i in range(3))])
-        assert not failures, failures[0]
+        num_searches = search_while_writing(write, search)
         assert num_searches > 20
         assert collection.status().num_images == 22
 
