@@ -55,16 +55,6 @@ def check_execution(execution: Execution, *, device: str) -> BackendName:
     return _resolve(execution.backend, device)
 
 
-def select_towers(encoder: TwoViewEncoder, execution: Execution, *, folder: Path | None = None) -> Towers:
-    """Return checked towers for an encoder whose weights will not change any more.
-
-    Args and Raises:
-        As `towers_in_turn`.
-    """
-    *_, towers = towers_in_turn(encoder, execution, folder=folder)
-    return towers
-
-
 def towers_in_turn(encoder: TwoViewEncoder, execution: Execution, *, folder: Path | None = None) -> Iterator[Towers]:
     """Yield towers as they are checked: the last have all that was asked for, those before still some of torch.
 

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from structxlip.backends import openvino_cpu
 from structxlip.backends.agreement import MIN_COSINE, batches_of, drawn_pictures, make_probes, smallest_cosine
 from structxlip.backends.eager import torch_towers
-from structxlip.backends.selection import Execution, select_towers
+from structxlip.backends.selection import Execution
 from structxlip.encoder import TwoViewEncoder
 from structxlip.errors import ConfigError, ModelUnavailableError
 from structxlip.models import load_encoder
 from tests.structxlip.test_text_tower import COCA, variant
+from tests.support.chosen_towers import select_towers
 from tests.support.resident import resident_bytes
 from tests.support.shared_data import REPOSITORY, shared_path
 from tests.support.tiny_open_clip import write_tiny_open_clip

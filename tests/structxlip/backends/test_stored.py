@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from structxlip.backends import openvino_cpu, stored
-from structxlip.backends.selection import Execution, select_towers
+from structxlip.backends.selection import Execution
 from structxlip.backends.stored import FORM_FILE, FORM_FOLDER, FormRecord, write_form
 from structxlip.checkpoint import save_checkpoint
 from structxlip.edge_branch import EdgeBranchConfig
 from structxlip.encoder import TwoViewEncoder
 from structxlip.errors import CheckpointWriteError, UnsupportedModelError
 from structxlip.models import load_encoder, load_plain_model
+from tests.support.chosen_towers import select_towers
 from tests.support.resident import resident_bytes
 from tests.support.tiny_open_clip import write_tiny_open_clip
 
