@@ -6,10 +6,10 @@ Stored vectors are real ones, perturbed: rendered scenes embedded by the package
 another one), turned into `--width` dimensions a view; each stored vector lies between two of them with noise added.
 Queries are perturbed in the same way, are stored nowhere, and ask with structure weights 0, 0.5 and 1.
 
-Ours is what a collection runs: an engine built and tuned by `index` (which never sees these queries), more candidates
-than wanted, and exact scores of them. FAISS is bare: each index type with every parameter, the fastest that reaches
-the recall on these very queries, with each of the three weights. Both answer one query at a time with the same
-threads, in alternation.
+Ours is what a collection on disk runs: an engine made and tuned by it (which never sees these queries), more candidates
+than wanted, exact scores of them, and their order; only the records are not read. FAISS is bare: each index type with
+every parameter, graphs also with three times as much care in building, the fastest that reaches the recall on these
+very queries, with each of the three weights. Both answer one query at a time with the same threads, in alternation.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.results import alternate, write_result
-from benchmarks.stored_vectors import unit
+from benchmarks.stored_vectors import engines_over, unit
 from index.catalogue import Matrix, Numbers
-from index.engine import Engine, EngineKind
-from index.engine_building import EngineBuilder
-from index.engine_tuning import NUM_NEIGHBOURS, STRUCTURE_WEIGHTS, ladder_of, recall, tenth_scores, tune
-from index.scoring import exact_scores
-from index.settings import LocalSettings
+from index.engine_tuning import NUM_NEIGHBOURS, STRUCTURE_WEIGHTS, ladder_of, recall, tenth_scores
+from index.local import LocalCollection
+from index.search import SearchRequest, rank_among
 
+# A graph's efConstruction after the colon; FAISS has 40 by itself.
+THEIRS = ("IVF{lists},Flat", "IVF{lists},SQ8", "HNSW32,Flat", "HNSW32,Flat:120", "HNSW16,Flat:120")
 _BATCH = 8192
 # Where a curve may end.
 _ENOUGH = 0.995
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument(
         "--ours", nargs="+", default=["ivf_sq8", "ivf_pq", "hnsw"], choices=["ivf_sq8", "ivf_pq", "hnsw"]
     )
-    parser.add_argument("--faiss", nargs="+", default=["IVF{lists},Flat", "IVF{lists},SQ8", "HNSW32,Flat"])
+    parser.add_argument("--faiss", nargs="+", default=THEIRS)
     parser.add_argument("--name", default="engines")
     arguments = parser.parse_args()
     real = real_vectors(arguments.model, arguments.pictures, arguments.num_real)
@@ -65,7 +65,7 @@ def main() -> None:
         num_queries=arguments.queries,
         rounds=arguments.rounds,
         target=arguments.recall,
-        ours=[EngineKind(kind) for kind in arguments.ours],
+        ours=arguments.ours,
         theirs=arguments.faiss,
     )
     write_result(arguments.name, figures, arguments=vars(arguments))
@@ -79,7 +79,7 @@ def measure(
     num_queries: int,
     rounds: int,
     target: float,
-    ours: Sequence[EngineKind],
+    ours: Sequence[str],
     theirs: Sequence[str],
 ) -> dict[str, Any]:
     """Return queries a second, recall and building time of each contestant, and what an exact scan does."""
@@ -90,19 +90,20 @@ def measure(
     exact = faiss.IndexFlatIP(stored.shape[1])
     exact.add(stored)
     contestants = {"exact": _Contestant(_bare(exact), seconds=0.0, parameters={}, curve=[])}
-    for kind in ours:
-        contestants[f"ours_{kind}"] = _ours(kind, trial)
-    for spec in theirs:
-        name = spec.replace("{lists}", str(num_lists(num)))
-        contestants[f"faiss_{name}"] = _tuned_by_hand(name, trial)
-    rates = alternate(
-        rounds,
-        **{
-            name: lambda contestant=each: _queries_a_second(contestant.search, queries)
-            for name, each in contestants.items()
-        },
-    )
-    recalls = {name: _recalls(each.search, trial) for name, each in contestants.items()}
+    with engines_over(stored, [{}] * num, ours, target) as collections:
+        for kind, (collection, seconds) in collections.items():
+            contestants[f"ours_{kind}"] = _ours(collection, seconds, trial)
+        for spec in theirs:
+            name = spec.replace("{lists}", str(num_lists(num)))
+            contestants[f"faiss_{name}"] = _tuned_by_hand(name, trial)
+        rates = alternate(
+            rounds,
+            **{
+                name: lambda contestant=each: _queries_a_second(contestant.search, queries)
+                for name, each in contestants.items()
+            },
+        )
+        recalls = {name: _recalls(each.search, trial) for name, each in contestants.items()}
     figures = {
         name: {
             "queries_a_second": round(float(np.median(rates[name])), 1),
@@ -214,27 +215,15 @@ class Rows:
             yield np.arange(start, start + len(part), dtype=np.int64), part
 
 
-def _ours(kind: EngineKind, trial: _Trial) -> _Contestant:
-    settings, source = LocalSettings(recall_target=trial.target), trial.source
-    started = time.perf_counter()
-    engine: Engine = EngineBuilder(source.rows.shape[1], settings).build(kind, source, lambda _: None)
-    tune(
-        engine,
-        source,
-        target=settings.recall_target,
-        num_stored=settings.num_tuning_queries,
-        over_fetch=settings.over_fetch,
-    )
-    seconds = time.perf_counter() - started
-    num_candidates = engine.over_fetch * NUM_NEIGHBOURS + 16
-
+def _ours(collection: LocalCollection, seconds: float, trial: _Trial) -> _Contestant:
     def search(query: NDArray[np.float32]) -> Numbers:
-        numbers = engine.search(query, num_candidates).numbers
-        held = engine.vectors(numbers)
-        scores = exact_scores(query, source.rows[numbers] if held is None else held)
-        best: Numbers = numbers[np.argsort(-scores, kind="stable")[:NUM_NEIGHBOURS]]
-        return best
+        request = SearchRequest(query, NUM_NEIGHBOURS, None, None, None)
+        with collection._live.view() as view:
+            ranked = rank_among(None, request, view.engine, view.reader, collection._policy)
+        return ranked.numbers - 1  # FAISS begins at 0
 
+    with collection._live.view() as view:
+        engine = view.engine
     ladder, parameters = ladder_of(engine), dict(engine.parameters)
     tuned = int(parameters[ladder.name])
     curve = []
@@ -258,7 +247,7 @@ def _bare(index: Any) -> Search:
 def _tuned_by_hand(spec: str, trial: _Trial) -> _Contestant:
     stored = trial.source.rows
     started = time.perf_counter()
-    index = faiss.index_factory(stored.shape[1], spec, faiss.METRIC_INNER_PRODUCT)
+    index = new_index(spec, stored.shape[1])
     sample = np.random.default_rng(0).choice(len(stored), size=min(len(stored), 200_000), replace=False)
     index.train(stored[np.sort(sample)])
     index.add(stored)
@@ -278,10 +267,20 @@ def _tuned_by_hand(spec: str, trial: _Trial) -> _Contestant:
     return _Contestant(_bare(index), seconds, parameters, curve)
 
 
+def new_index(spec: str, width: int) -> Any:
+    """Return an empty FAISS index of this kind; see `THEIRS`."""
+    kind, _, care = spec.partition(":")
+    index = faiss.index_factory(width, kind, faiss.METRIC_INNER_PRODUCT)
+    if care:
+        index.hnsw.efConstruction = int(care)
+    return index
+
+
 def faiss_settings(spec: str) -> list[str]:
     """List the parameters to try: a fine ladder, cheapest first; two of them where a second stage refines."""
     if spec.startswith("HNSW"):
-        return [f"efSearch={value}" for value in (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)]
+        values = (10, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 256, 384, 512)
+        return [f"efSearch={value}" for value in values]
     probes = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256]
     if "RFlat" in spec:
         return [f"nprobe={probe},k_factor_rf={factor}" for probe in probes for factor in (2, 4, 8, 16, 32)]

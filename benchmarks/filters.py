@@ -17,23 +17,19 @@ scans with a bitmap over everything, `exact_gathered` copies what matches and mu
 from __future__ import annotations
 
 import argparse
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
-from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.engines import Rows, faiss_settings, num_lists, perturbed, real_vectors, weighted
+from benchmarks.engines import Rows, faiss_settings, new_index, num_lists, perturbed, real_vectors, weighted
 from benchmarks.results import alternate, write_result
-from benchmarks.stored_vectors import store
+from benchmarks.stored_vectors import engines_over
 from index.allowed import USES_FOR_A_COPY, Allowed
 from index.catalogue import Matrix, Numbers
 from index.engine_tuning import NUM_NEIGHBOURS, STRUCTURE_WEIGHTS, recall, tenth_scores
@@ -41,7 +37,6 @@ from index.filters import Filter, parse_filter
 from index.half_copy import HalfCopy
 from index.local import LocalCollection
 from index.search import SearchRequest, rank_among
-from index.settings import LocalSettings
 
 SHARES = (0.01, 0.1, 0.5)
 OURS = ("flat", "hnsw", "ivf_sq8")
@@ -96,7 +91,9 @@ def measure(
     indices = {spec: _index(spec, stored) for spec in theirs}
     exact = faiss.IndexFlatIP(stored.shape[1])
     exact.add(stored)
-    with _collections(stored, ranks, ours, target) as collections:
+    metadata = [{"rank": int(rank)} for rank in ranks]
+    with engines_over(stored, metadata, ours, target) as made:
+        collections = {kind: collection for kind, (collection, _) in made.items()}
         shares = {}
         for share in SHARES:
             trial = _Trial.of(stored, np.flatnonzero(ranks < share * num), queries, target)
@@ -146,33 +143,6 @@ class _Trial:
         return [
             recall(self.queries[part], self.tenths[part], [found[row] for row in part], everything) for part in parts
         ]
-
-
-@contextmanager
-def _collections(
-    stored: Matrix, ranks: Numbers, kinds: Sequence[str], target: float
-) -> Iterator[dict[str, LocalCollection]]:
-    """Fill one collection for each engine, and wait until they are made and tuned."""
-    with tempfile.TemporaryDirectory() as folder:
-        dimension, filled, opened = stored.shape[1] // 2, Path(folder) / "filled", {}
-        with LocalCollection.open(
-            filled, dimension=dimension, fingerprint="x", settings=LocalSettings(engine="flat")
-        ) as collection:
-            store(collection, stored, [{"rank": int(rank)} for rank in ranks])
-        for kind in kinds:
-            settings = LocalSettings(engine=kind, recall_target=target, self_check_seconds=0)  # type: ignore[arg-type]
-            shutil.copytree(filled, Path(folder) / kind)
-            opened[kind] = LocalCollection.open(
-                Path(folder) / kind, dimension=dimension, fingerprint="x", settings=settings
-            )
-        try:
-            for kind, collection in opened.items():
-                while collection.status().engine != kind or collection.status().activity:
-                    time.sleep(0.2)
-            yield opened
-        finally:
-            for collection in opened.values():
-                collection.close()
 
 
 def _ours(collection: LocalCollection, condition: Filter, queries: Matrix) -> Search:
@@ -246,7 +216,7 @@ def _compared(
 
 def _index(spec: str, stored: Matrix) -> Any:
     name = spec.replace("{lists}", str(num_lists(len(stored))))
-    index = faiss.index_factory(stored.shape[1], name, faiss.METRIC_INNER_PRODUCT)
+    index = new_index(name, stored.shape[1])
     sample = np.random.default_rng(0).choice(len(stored), size=min(len(stored), 200_000), replace=False)
     index.train(stored[np.sort(sample)])
     index.add(stored)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from pydantic import JsonValue
 
 from index.collection import NewImage
 from index.local import LocalCollection
+from index.settings import LocalSettings
 
 ROWS_A_CALL = 1000
 QUIET_LOOKS = 4
@@ -84,6 +88,30 @@ def store(
                 for row in range(start, min(start + ROWS_A_CALL, len(pairs)))
             ]
         )
+
+
+@contextmanager
+def engines_over(
+    pairs: NDArray[np.float32], metadata: Sequence[dict[str, JsonValue]], kinds: Sequence[str], target: float
+) -> Iterator[dict[str, tuple[LocalCollection, float]]]:
+    """Yield a collection of these on disk for each engine, made and tuned, with the seconds that it took."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        dimension, filled = pairs.shape[1] // 2, Path(folder) / "filled"
+        settings = LocalSettings(engine="flat")
+        with LocalCollection.open(filled, dimension=dimension, fingerprint="x", settings=settings) as collection:
+            store(collection, pairs, metadata)
+        made = {}
+        for kind in kinds:
+            settings = LocalSettings(engine=kind, recall_target=target, self_check_seconds=0)  # type: ignore[arg-type]
+            shutil.copytree(filled, Path(folder) / kind)
+            started = time.perf_counter()
+            collection = stack.enter_context(
+                LocalCollection.open(Path(folder) / kind, dimension=dimension, fingerprint="x", settings=settings)
+            )
+            while collection.status().engine != kind or collection.status().activity:
+                time.sleep(0.05)
+            made[kind] = collection, time.perf_counter() - started
+        yield made
 
 
 def _wait_until_settled(collection: LocalCollection) -> None:

@@ -39,10 +39,24 @@ class EngineKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Numbers and the engine's own scores, best first."""
+    """Numbers and the engine's own scores, best first.
+
+    Attributes:
+        numbers: What was found.
+        scores: For each.
+        block: Where the engine keeps exact vectors, if it does; good until it changes.
+        places: In the block, for each.
+    """
 
     numbers: Numbers
     scores: NDArray[np.float32]
+    block: Matrix | None = None
+    places: Numbers | None = None
+
+    def first(self, num: int) -> Candidates:
+        """Return the best of them."""
+        places = None if self.places is None else self.places[:num]
+        return Candidates(self.numbers[:num], self.scores[:num], self.block, places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +127,20 @@ class Engine(Protocol):
         """Return a copy of the exact vectors of numbers it holds, or ``None`` when it keeps none."""
         ...
 
+    def settle(self) -> None:
+        """Arrange what it holds for searches; called when it is made or brought back, before it is searched."""
+        ...
+
     def state(self) -> EngineState:
         """Copy itself out; `index.engine_building.restore` is the way back."""
         ...
 
 
-def best_of(numbers: Numbers, scores: NDArray[np.float32], k: int) -> Candidates:
-    """Return the ``k`` with the highest scores."""
-    if k < len(scores):
-        best = np.argpartition(scores, -k)[-k:]
-        numbers, scores = numbers[best], scores[best]
-    order = np.argsort(-scores, kind="stable")
-    return Candidates(numbers[order], scores[order])
+def best_of(scores: NDArray[np.float32], k: int) -> tuple[Numbers, NDArray[np.float32]]:
+    """Return the rows and the values of the ``k`` highest scores, highest first."""
+    rows = np.argpartition(scores, -k)[-k:] if k < len(scores) else np.arange(len(scores))
+    rows = rows[np.argsort(-scores[rows], kind="stable")]
+    return rows, scores[rows]
 
 
 def places_of(numbers: Numbers, table: Numbers) -> Numbers:
@@ -254,19 +270,23 @@ class NumpyEngine:
 
     def search(self, query: Vector, k: int, allowed: Allowed | None = None) -> Candidates:
         """Return the ``k`` best."""
-        numbers, rows = self._table.numbers, self._table.rows
+        numbers, block = self._table.numbers, self._table.rows
         if allowed is None:
-            scores = inner_products(rows, query)
+            places, scores = best_of(inner_products(block, query), k)
         else:
-            places = allowed.made(self._table.state, lambda wanted: places_of(wanted, numbers))
-            is_much = len(places) > MUCH_ALLOWED * len(numbers)
-            scores = inner_products(rows, query)[places] if is_much else inner_products_at(rows, places, query)
-            numbers = numbers[places]
-        return best_of(numbers, scores, k)
+            standing = allowed.made(self._table.state, lambda wanted: places_of(wanted, numbers))
+            is_much = len(standing) > MUCH_ALLOWED * len(numbers)
+            products = inner_products(block, query)[standing] if is_much else inner_products_at(block, standing, query)
+            rows, scores = best_of(products, k)
+            places = standing[rows]
+        return Candidates(numbers[places], scores, block, places)
 
     def vectors(self, numbers: Numbers) -> Matrix:
         """Return a copy of these vectors."""
         return self._table.rows[self._table.positions(numbers)]
+
+    def settle(self) -> None:
+        """Nothing to arrange: NumPy asks for huge pages by itself."""
 
     def state(self) -> EngineState:
         """Copy itself out."""

@@ -53,6 +53,7 @@ class EngineBuilder:
             engine.add(numbers, vectors)
             num_added += len(numbers)
             progress(num_added / max(1, num_vectors))
+        engine.settle()
         return engine
 
     def restore(self, state: EngineState) -> Engine:
@@ -65,6 +66,7 @@ class EngineBuilder:
             engine = self._restored(state)
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             raise SnapshotError(f"the engine cannot be restored: {error}") from error
+        engine.settle()
         return engine
 
     def _empty(self, kind: EngineKind, source: VectorSource, num_vectors: int) -> Engine:

@@ -154,6 +154,9 @@ class GpuIvfEngine:
         """Keeps none exactly."""
         return None
 
+    def settle(self) -> None:
+        """Nothing to arrange: the card searches."""
+
     def state(self) -> EngineState:
         """Copy itself out."""
         state = self._host.state()

@@ -14,6 +14,7 @@ from index.allowed import Allowed
 from index.catalogue import Matrix, Numbers
 from index.collection import Vector
 from index.engine import Candidates, EngineKind, EngineState, best_of, places_of
+from index.huge_pages import use_huge_pages
 from index.products import inner_products_at
 
 # Untyped: the stubs that come with FAISS 1.15 contradict the library.
@@ -35,7 +36,7 @@ _A_PAGE = 26
 def new_graph(width: int) -> Any:
     """Return an empty FAISS graph."""
     index = faiss.IndexHNSWFlat(width, NUM_LINKS, faiss.METRIC_INNER_PRODUCT)
-    index.hnsw.efConstruction = 80
+    index.hnsw.efConstruction = 120
     return index
 
 
@@ -49,6 +50,27 @@ class _Standing(NamedTuple):
 
     places: Numbers
     is_allowed: NDArray[np.bool_]
+
+
+class _Places:
+    """Where each number stands in the graph: sorted, so that many are looked up at once."""
+
+    def __init__(self, slots: Numbers) -> None:
+        places = np.flatnonzero(slots >= 0)
+        order = np.argsort(slots[places], kind="stable")
+        self._places: Numbers = places[order]
+        self.numbers: Numbers = slots[self._places]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def where(self, numbers: Numbers) -> tuple[Numbers, NDArray[np.bool_]]:
+        """Return the places of those that are there, in their order, and for each number whether it is there."""
+        if not len(self.numbers):
+            return np.empty(0, dtype=np.int64), np.zeros(len(numbers), dtype=bool)
+        rows = np.minimum(np.searchsorted(self.numbers, numbers), len(self.numbers) - 1)
+        is_there = self.numbers[rows] == numbers
+        return self._places[rows[is_there]], is_there
 
 
 class HnswEngine:
@@ -70,9 +92,7 @@ class HnswEngine:
         self._index = index
         self.ef_search = ef_search
         self._slots = slots
-        self._state = object()  # replaced with every change
-        self._places = {int(number): place for place, number in enumerate(slots) if number >= 0}
-        self._plain: Any = None
+        self._changed()
 
     @property
     def parameters(self) -> Mapping[str, float]:
@@ -90,27 +110,38 @@ class HnswEngine:
 
     def numbers(self) -> Numbers:
         """Return what it holds."""
-        return np.array(sorted(self._places), dtype=np.int64)
+        return self._places.numbers.copy()
 
     def add(self, numbers: Numbers, vectors: Matrix) -> None:
         """Link these into the graph."""
-        is_new = np.array([number not in self._places for number in numbers.tolist()], dtype=bool)
-        numbers = numbers[is_new]
-        if not len(numbers):
+        is_new = ~self._places.where(numbers)[1]
+        if not is_new.any():
             return
-        self._state = object()
-        start = len(self._slots)
         self._index.add(np.ascontiguousarray(vectors[is_new]))
-        self._slots = np.concatenate([self._slots, numbers])
-        self._places.update(zip(numbers.tolist(), range(start, start + len(numbers)), strict=True))
+        self._slots = np.concatenate([self._slots, numbers[is_new]])
+        self._changed()
 
     def remove(self, numbers: Numbers) -> None:
         """Mark these as dead."""
+        places, _ = self._places.where(numbers)
+        if len(places):
+            self._slots[places] = -1
+            self._changed()
+
+    def settle(self) -> None:
+        """Put vectors and links into huge pages, where there are such."""
+        if not self._index.ntotal:
+            return
+        storage, links = faiss.downcast_index(self._index.storage), self._index.hnsw.neighbors
+        use_huge_pages(int(storage.get_xb()), 4 * storage.ntotal * storage.d)
+        use_huge_pages(int(links.data()), 4 * links.size())
+
+    def _changed(self) -> None:
         self._state = object()
-        for number in numbers.tolist():
-            place = self._places.pop(number, None)
-            if place is not None:
-                self._slots[place] = -1
+        self._places = _Places(self._slots)
+        self._held: Matrix | None = None
+        self._parameters: Any = None
+        self._alive = np.packbits(self._slots >= 0, bitorder="little")  # FAISS keeps no reference to it
 
     def is_exact_among(self, num_allowed: int | None) -> bool:
         """Few vectors are all scanned: that costs less than the walk that would find them."""
@@ -125,7 +156,7 @@ class HnswEngine:
             return Candidates(np.empty(0, np.int64), np.empty(0, np.float32))
         if allowed is None:
             places, scores = self._walk(query, k, max(self.ef_search, k))
-            return Candidates(self._slots[places], scores)
+            return Candidates(self._slots[places], scores, self._block(), places)
         standing = allowed.made(self._state, self._standing)
         if not self.is_exact_among(len(allowed)):
             # Everything around the query is looked at and what is not allowed is left out afterwards. So enough found
@@ -134,7 +165,8 @@ class HnswEngine:
             places, scores = self._walk(query, min(ef_search, len(self)), ef_search)
             which = np.flatnonzero(standing.is_allowed[places])[:k]
             if len(which) == k:
-                return Candidates(self._slots[places[which]], scores[which])
+                places = places[which]
+                return Candidates(self._slots[places], scores[which], self._block(), places)
         return self._scan(query, k, standing.places)
 
     def _wide_ef(self, k: int, num_allowed: int) -> int:
@@ -144,18 +176,15 @@ class HnswEngine:
 
     def _walk(self, query: Vector, k: int, ef_search: int) -> tuple[Numbers, NDArray[np.float32]]:
         """Return places in the graph and scores, best first."""
-        if len(self._places) == len(self._slots):
-            parameters = self._plain_parameters(ef_search)
-        else:
-            bits = np.packbits(self._slots >= 0, bitorder="little")
-            parameters = faiss.SearchParametersHNSW(efSearch=ef_search, sel=faiss.IDSelectorBitmap(bits))
+        parameters = self._walk_parameters(ef_search)
         scores, places = self._index.search(query[None], k, params=parameters)
         is_found = places[0] >= 0
         return places[0][is_found], scores[0][is_found]
 
     def _scan(self, query: Vector, k: int, places: Numbers) -> Candidates:
         """Score the vectors at these places where the graph keeps them."""
-        return best_of(self._slots[places], inner_products_at(self._rows(), places, query), k)
+        rows, scores = best_of(inner_products_at(self._block(), places, query), k)
+        return Candidates(self._slots[places[rows]], scores, self._block(), places[rows])
 
     def _standing(self, allowed: Numbers) -> _Standing:
         places = places_of(allowed, self._slots)
@@ -163,26 +192,27 @@ class HnswEngine:
         is_allowed[places] = True
         return _Standing(places, is_allowed)
 
-    def _rows(self) -> Matrix:
+    def _block(self) -> Matrix:
         """The vectors in the graph's own memory, which moves when it grows."""
-        storage = faiss.downcast_index(self._index.storage)
-        rows: Matrix = faiss.rev_swig_ptr(storage.get_xb(), storage.ntotal * storage.d).reshape(-1, storage.d)
-        return rows
+        if self._held is None:
+            storage = faiss.downcast_index(self._index.storage)
+            rows = faiss.rev_swig_ptr(storage.get_xb(), storage.ntotal * storage.d)
+            self._held = rows.reshape(-1, storage.d)
+        return self._held
 
-    def _plain_parameters(self, ef_search: int) -> Any:
-        """Return parameters without a selector; making them anew is a tenth of a search."""
-        parameters = self._plain
+    def _walk_parameters(self, ef_search: int) -> Any:
+        """Return parameters that pass over the dead; making them anew is a tenth of a search."""
+        parameters = self._parameters
         if parameters is None or parameters.efSearch != ef_search:
-            self._plain = parameters = faiss.SearchParametersHNSW(efSearch=ef_search)
+            parameters = faiss.SearchParametersHNSW(efSearch=ef_search)
+            if len(self._places) < len(self._slots):
+                parameters.sel = faiss.IDSelectorBitmap(self._alive)
+            self._parameters = parameters
         return parameters
 
     def vectors(self, numbers: Numbers) -> Matrix:
         """Return a copy of these vectors."""
-        places = [self._places[number] for number in numbers.tolist() if number in self._places]
-        if not places:
-            return np.empty((0, self._index.d), dtype=np.float32)
-        rows: Matrix = self._index.reconstruct_batch(np.array(places, dtype=np.int64))
-        return rows
+        return self._block()[self._places.where(numbers)[0]]
 
     def state(self) -> EngineState:
         """Copy itself out."""

@@ -181,6 +181,9 @@ class IvfEngine:
         """Keeps none exactly."""
         return None
 
+    def settle(self) -> None:
+        """Nothing to arrange: lists are read from end to end."""
+
     def index_without_map(self) -> Any:
         """Return a copy of the FAISS index for a GPU, which has no use for the table of where vectors are."""
         copy = faiss.clone_index(self._index)

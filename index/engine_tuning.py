@@ -157,6 +157,6 @@ def ladder_of(engine: Engine) -> Ladder:
 
 
 def _steps(first: int, last: int) -> tuple[int, ...]:
-    """Go from the first value to the last in steps of about 1.4: what lies beyond the target costs every search."""
-    num_steps = math.ceil(2 * math.log2(last / first)) if last > first else 0
-    return tuple(sorted({min(last, round(first * 2 ** (step / 2))) for step in range(num_steps + 1)}))
+    """Go from the first value to the last in steps of about 1.2: what lies beyond the target costs every search."""
+    num_steps = math.ceil(4 * math.log2(last / first)) if last > first else 0
+    return tuple(sorted({min(last, round(first * 2 ** (step / 4))) for step in range(num_steps + 1)}))

@@ -125,7 +125,7 @@ def _from_exact(
     while True:
         candidates = search(min(k, num_matching))
         if k >= num_matching:
-            return _rank(request, _score(request.query, candidates.numbers, engine, reader), reader)
+            return _rank(request, _score(request.query, candidates, engine, reader), reader)
         hopeful = _hopeful(request, candidates, tolerance)
         ranked = _rank(request, _score(request.query, hopeful, engine, reader), reader)
         # Nothing outside the candidates can score above this.
@@ -173,17 +173,21 @@ def _nothing(query: Vector) -> Scored:
     return Scored(np.empty(0, np.int64), np.empty((0, len(query)), np.float32), np.empty(0, np.float32))
 
 
-def _hopeful(request: SearchRequest, candidates: Candidates, tolerance: float) -> Numbers:
+def _hopeful(request: SearchRequest, candidates: Candidates, tolerance: float) -> Candidates:
     """Leave out what scores too little to be among the best of these candidates: most of the slack, as a rule."""
     scores = candidates.scores
     if request.after is not None or len(scores) <= request.num_wanted:
-        return candidates.numbers
+        return candidates
     least = float(scores[request.num_wanted - 1]) - 2 * tolerance
-    return candidates.numbers[: int(np.count_nonzero(scores >= least))]
+    return candidates.first(int(np.count_nonzero(scores >= least)))
 
 
-def _score(query: Vector, numbers: Numbers, engine: Engine, reader: CatalogueReader) -> Scored:
-    pairs: Matrix | None = engine.vectors(numbers)
+def _score(query: Vector, candidates: Candidates, engine: Engine, reader: CatalogueReader) -> Scored:
+    numbers = candidates.numbers
+    if candidates.block is not None:
+        pairs: Matrix | None = candidates.block[candidates.places]
+    else:
+        pairs = engine.vectors(numbers)
     if pairs is None:
         numbers, pairs = reader.pairs(numbers.tolist())
     return Scored(numbers, pairs, exact_scores(query, pairs))

@@ -27,7 +27,7 @@ def test_only_what_may_be_among_the_best_is_scored(
     request = SearchRequest(np.ones(4, np.float32), 2, after, None, None)
     scores = np.array([0.9, 0.8, 0.8, 0.79, 0.7, 0.6], np.float32)
     found = _hopeful(request, Candidates(np.array([4, 7, 2, 9, 1, 3]), scores), tolerance)
-    assert found.tolist() == expected
+    assert found.numbers.tolist() == expected
 
 
 class Names:
