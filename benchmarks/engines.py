@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,20 @@ from benchmarks.results import alternate, write_result
 from benchmarks.stored_vectors import engines_over, unit
 from index.catalogue import Matrix, Numbers
 from index.engine_tuning import NUM_NEIGHBOURS, STRUCTURE_WEIGHTS, ladder_of, recall, tenth_scores
+from index.live_index import View
 from index.local import LocalCollection
 from index.search import SearchRequest, rank_among
 
 # A graph's efConstruction after the colon; FAISS has 40 by itself.
-THEIRS = ("IVF{lists},Flat", "IVF{lists},SQ8", "HNSW32,Flat", "HNSW32,Flat:120", "HNSW16,Flat:120")
+THEIRS = (
+    "IVF{lists},Flat",
+    "IVF{lists},SQ8",
+    "IVF{lists},PQ{half}x4fs,RFlat",
+    "IVF{lists}_HNSW32,PQ{half}x4fs,RFlat",
+    "HNSW32,Flat",
+    "HNSW32,Flat:120",
+)
+OURS = ("ivf_sq8", "ivf_pq", "ivf_pq4", "hnsw")
 _BATCH = 8192
 # Where a curve may end.
 _ENOUGH = 0.995
@@ -51,9 +61,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--recall", type=float, default=0.98)
-    parser.add_argument(
-        "--ours", nargs="+", default=["ivf_sq8", "ivf_pq", "hnsw"], choices=["ivf_sq8", "ivf_pq", "hnsw"]
-    )
+    parser.add_argument("--ours", nargs="+", default=OURS, choices=OURS)
     parser.add_argument("--faiss", nargs="+", default=THEIRS)
     parser.add_argument("--name", default="engines")
     arguments = parser.parse_args()
@@ -90,11 +98,12 @@ def measure(
     exact = faiss.IndexFlatIP(stored.shape[1])
     exact.add(stored)
     contestants = {"exact": _Contestant(_bare(exact), seconds=0.0, parameters={}, curve=[])}
-    with engines_over(stored, [{}] * num, ours, target) as collections:
+    with engines_over(stored, [{}] * num, ours, target) as collections, ExitStack() as stack:
         for kind, (collection, seconds) in collections.items():
-            contestants[f"ours_{kind}"] = _ours(collection, seconds, trial)
+            view = stack.enter_context(collection._live.view())  # once: nothing changes meanwhile
+            contestants[f"ours_{kind}"] = _ours(collection, view, seconds, trial)
         for spec in theirs:
-            name = spec.replace("{lists}", str(num_lists(num)))
+            name = spec.replace("{lists}", str(num_lists(num))).replace("{half}", str(width))
             contestants[f"faiss_{name}"] = _tuned_by_hand(name, trial)
         rates = alternate(
             rounds,
@@ -215,15 +224,14 @@ class Rows:
             yield np.arange(start, start + len(part), dtype=np.int64), part
 
 
-def _ours(collection: LocalCollection, seconds: float, trial: _Trial) -> _Contestant:
+def _ours(collection: LocalCollection, view: View, seconds: float, trial: _Trial) -> _Contestant:
+    engine = view.engine
+
     def search(query: NDArray[np.float32]) -> Numbers:
         request = SearchRequest(query, NUM_NEIGHBOURS, None, None, None)
-        with collection._live.view() as view:
-            ranked = rank_among(None, request, view.engine, view.reader, collection._policy)
+        ranked = rank_among(None, request, engine, view.reader, collection._policy)
         return ranked.numbers - 1  # FAISS begins at 0
 
-    with collection._live.view() as view:
-        engine = view.engine
     ladder, parameters = ladder_of(engine), dict(engine.parameters)
     tuned = int(parameters[ladder.name])
     curve = []
@@ -283,7 +291,7 @@ def faiss_settings(spec: str) -> list[str]:
         return [f"efSearch={value}" for value in values]
     probes = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256]
     if "RFlat" in spec:
-        return [f"nprobe={probe},k_factor_rf={factor}" for probe in probes for factor in (2, 4, 8, 16, 32)]
+        return [f"nprobe={probe},k_factor_rf={factor}" for probe in probes for factor in (2, 4, 8, 16, 32, 64)]
     return [f"nprobe={probe}" for probe in probes]
 
 

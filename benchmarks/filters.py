@@ -39,7 +39,7 @@ from index.local import LocalCollection
 from index.search import SearchRequest, rank_among
 
 SHARES = (0.01, 0.1, 0.5)
-OURS = ("flat", "hnsw", "ivf_sq8")
+OURS = ("flat", "hnsw", "ivf_sq8", "ivf_pq4")
 THEIRS = ("IVF{lists},Flat", "IVF{lists},SQ8", "HNSW32,Flat")
 # A filter reads more lists, or walks further, than a search without one.
 _MORE_HNSW = (768, 1024, 1536, 2048, 4096)

@@ -32,6 +32,7 @@ class EngineKind(StrEnum):
     FLAT = "flat"
     IVF_SQ8 = "ivf_sq8"
     IVF_PQ = "ivf_pq"
+    IVF_PQ4 = "ivf_pq4"
     HNSW = "hnsw"
     GPU_FLAT = "gpu_flat"
     GPU_IVF_SQ8 = "gpu_ivf_sq8"
@@ -194,13 +195,23 @@ class VectorTable:
 
     def positions(self, numbers: Numbers) -> Numbers:
         """Return where these stand, in their order, leaving out those that are not there."""
+        if not len(self):
+            return np.empty(0, dtype=np.int64)
+        # Numbers come in turn, and few rows were moved: most stand as far from the first as they are larger.
+        guessed: Numbers = np.clip(numbers - self._numbers[0], 0, len(self) - 1)
+        if np.array_equal(self._numbers[guessed], numbers):
+            return guessed
         found = (self._positions.get(number) for number in numbers.tolist())
         return np.array([position for position in found if position is not None], dtype=np.int64)
+
+    def holds(self, numbers: Numbers) -> NDArray[np.bool_]:
+        """Tell for each whether it is there."""
+        return np.array([number in self._positions for number in numbers.tolist()], dtype=bool)
 
     def add(self, numbers: Numbers, rows: Matrix) -> None:
         """Append what is not there yet."""
         self.state = object()
-        is_new = np.array([number not in self._positions for number in numbers.tolist()], dtype=bool)
+        is_new = ~self.holds(numbers)
         numbers, rows = numbers[is_new], rows[is_new]
         start, end = len(self), len(self) + len(numbers)
         self._reserve(end)

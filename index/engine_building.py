@@ -72,7 +72,7 @@ class EngineBuilder:
     def _empty(self, kind: EngineKind, source: VectorSource, num_vectors: int) -> Engine:
         if kind is EngineKind.NUMPY:
             return NumpyEngine(VectorTable(self.width))
-        from index import engine_flat, engine_gpu, engine_hnsw, engine_ivf
+        from index import engine_fast_scan, engine_flat, engine_gpu, engine_hnsw, engine_ivf
 
         match kind:
             case EngineKind.FLAT:
@@ -85,6 +85,15 @@ class EngineBuilder:
             case _:
                 on_host = _on_host(kind)
                 index = engine_ivf.train_ivf(self._sample(source, num_vectors), num_lists(num_vectors), on_host)
+                if kind is EngineKind.IVF_PQ4:
+                    return engine_fast_scan.FastScanEngine(
+                        index,
+                        nprobe=8,
+                        refine=engine_fast_scan.REFINED,
+                        num_trained=num_vectors,
+                        growth=self.settings.retrain_growth,
+                        table=VectorTable(self.width),
+                    )
                 engine = engine_ivf.IvfEngine(
                     index,
                     kind=on_host,
@@ -112,7 +121,7 @@ class EngineBuilder:
             return self._restored_flat(state)
         import faiss
 
-        from index import engine_gpu, engine_hnsw, engine_ivf
+        from index import engine_fast_scan, engine_gpu, engine_hnsw, engine_ivf
 
         index = faiss.deserialize_index(state.arrays["index"])
         if index.d != self.width:
@@ -120,6 +129,15 @@ class EngineBuilder:
         if state.kind is EngineKind.HNSW:
             slots = state.arrays["slots"]
             return engine_hnsw.HnswEngine(index, ef_search=_whole(state, "ef_search"), slots=slots)
+        if state.kind is EngineKind.IVF_PQ4:
+            return engine_fast_scan.FastScanEngine(
+                index,
+                nprobe=_whole(state, "nprobe"),
+                refine=_whole(state, "refine"),
+                num_trained=_whole(state, "num_trained"),
+                growth=self.settings.retrain_growth,
+                table=self._table(state),
+            )
         engine = engine_ivf.IvfEngine(
             index,
             kind=_on_host(state.kind),
@@ -131,15 +149,18 @@ class EngineBuilder:
         return engine_gpu.GpuIvfEngine(engine) if state.kind is EngineKind.GPU_IVF_SQ8 else engine
 
     def _restored_flat(self, state: EngineState) -> Engine:
-        rows, numbers = state.arrays["rows"], state.arrays["numbers"]
-        if rows.ndim != 2 or rows.shape != (len(numbers), self.width):
-            raise ValueError(f"expected {len(numbers)} vectors of width {self.width}; got shape {rows.shape}")
-        table = VectorTable.of(numbers, rows)
+        table = self._table(state)
         if state.kind is EngineKind.NUMPY:
             return NumpyEngine(table)
         from index import engine_flat, engine_gpu
 
         return engine_flat.FlatEngine(table) if state.kind is EngineKind.FLAT else engine_gpu.GpuFlatEngine(table)
+
+    def _table(self, state: EngineState) -> VectorTable:
+        rows, numbers = state.arrays["rows"], state.arrays["numbers"]
+        if rows.ndim != 2 or rows.shape != (len(numbers), self.width):
+            raise ValueError(f"expected {len(numbers)} vectors of width {self.width}; got shape {rows.shape}")
+        return VectorTable.of(numbers, rows)
 
 
 def num_lists(num_vectors: int) -> int:

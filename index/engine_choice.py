@@ -11,7 +11,7 @@ from index.engine import EngineKind
 from index.settings import LocalSettings
 
 # Fastest first, and the most memory first.
-_LARGE = (EngineKind.HNSW, EngineKind.IVF_SQ8, EngineKind.IVF_PQ)
+_LARGE = (EngineKind.IVF_PQ4, EngineKind.IVF_SQ8, EngineKind.IVF_PQ)
 _CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
@@ -53,7 +53,7 @@ def choose_engine(
         return EngineKind.NUMPY
     if settings.engine != "auto":
         return EngineKind(settings.engine)
-    is_large_now = current in (*_LARGE, EngineKind.GPU_IVF_SQ8)
+    is_large_now = current in (*_LARGE, EngineKind.HNSW, EngineKind.GPU_IVF_SQ8)
     is_large = num_vectors > (settings.flat_limit // 2 if is_large_now else settings.flat_limit)
     if settings.use_gpu and machine.num_gpus > 0:
         return EngineKind.GPU_IVF_SQ8 if is_large else EngineKind.GPU_FLAT
@@ -61,12 +61,12 @@ def choose_engine(
         return EngineKind.FLAT
     if settings.large_engine != "auto":
         return EngineKind(settings.large_engine)
-    return _fastest_that_fits(num_vectors, width, settings, machine, current)
+    return _fastest_that_fits(num_vectors, width, machine, current)
 
 
 def first_engine(wanted: EngineKind, num_vectors: int, width: int, machine: Machine) -> EngineKind:
     """Return what to begin with where nothing was saved: an exact scan, which is quick to make, if it fits."""
-    is_slow_to_make = wanted in _LARGE
+    is_slow_to_make = wanted in (*_LARGE, EngineKind.HNSW)
     return EngineKind.FLAT if is_slow_to_make and 4 * width * num_vectors <= machine.memory_bytes // 4 else wanted
 
 
@@ -75,6 +75,8 @@ def engine_bytes(kind: EngineKind, num_vectors: int, width: int) -> int:
     match kind:
         case EngineKind.HNSW:
             a_vector = 4 * width + 300  # 64 links and their table, the number and the place
+        case EngineKind.IVF_PQ4:
+            a_vector = 4 * width + width // 4 + 150
         case EngineKind.IVF_SQ8:
             a_vector = width + 150  # its number in the lists, in the direct map and in our set
         case _:
@@ -82,15 +84,12 @@ def engine_bytes(kind: EngineKind, num_vectors: int, width: int) -> int:
     return num_vectors * a_vector
 
 
-def _fastest_that_fits(
-    num_vectors: int, width: int, settings: LocalSettings, machine: Machine, current: EngineKind | None
-) -> EngineKind:
+def _fastest_that_fits(num_vectors: int, width: int, machine: Machine, current: EngineKind | None) -> EngineKind:
     # A new engine is made beside the one in use, and the model wants memory too: hence a quarter. The one in use may
-    # grow a third beyond its limits, so that a collection at a limit does not swing between two.
+    # grow a third beyond its limit, so that a collection at a limit does not swing between two.
     for kind in _LARGE:
         slack = 4 / 3 if kind is current else 1.0
-        is_too_large = kind is EngineKind.HNSW and num_vectors > slack * settings.graph_limit
-        if not is_too_large and engine_bytes(kind, num_vectors, width) <= slack * machine.memory_bytes / 4:
+        if engine_bytes(kind, num_vectors, width) <= slack * machine.memory_bytes / 4:
             return kind
     return _LARGE[-1]
 

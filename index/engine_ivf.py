@@ -20,10 +20,12 @@ from index.engine import Candidates, EngineKind, EngineState
 faiss: Any = importlib.import_module("faiss")
 
 
-# Of a sub-quantiser: FAISS trains none of 256 centres on fewer rows.
+# Of a sub-quantiser: FAISS trains none of 256 centres (or of 16, with 4 bits) on fewer rows.
 _MIN_PQ_ROWS = 256
+# Where codes are read this quickly, comparing a query with the centres of so many lists one by one takes longer.
+_MANY_LISTS = 256
 # By the share of true neighbours among that many times ten candidates: 8 bits round little, 2 bits a lot.
-_OVER_FETCH = {EngineKind.IVF_SQ8: 2, EngineKind.IVF_PQ: 8}
+_OVER_FETCH = {EngineKind.IVF_SQ8: 2, EngineKind.IVF_PQ: 8, EngineKind.IVF_PQ4: 1}
 
 # A filter that keeps a share of the vectors wants nprobe over that share to this power for equal recall: measured on
 # 100,000 x 512 at shares of 0.5, 0.1 and 0.01.
@@ -40,25 +42,33 @@ def train_ivf(sample: Matrix, num_lists: int, kind: EngineKind = EngineKind.IVF_
     Args:
         sample: Shape ``(N, 2 D)``.
         num_lists: Clusters.
-        kind: How vectors are held: ``ivf_sq8`` or ``ivf_pq``.
+        kind: How vectors are held: ``ivf_sq8``, ``ivf_pq`` or ``ivf_pq4``.
     """
     width = sample.shape[1]
-    centres = faiss.IndexFlatIP(width)
-    if kind is EngineKind.IVF_PQ:
-        # No piece spans both views: a query weighs them differently.
+    centres: Any = faiss.IndexFlatIP(width)
+    # No piece of a product code spans both views: a query weighs them differently.
+    if kind is EngineKind.IVF_PQ4:
+        piece = math.gcd(width // 2, 2)
+        if num_lists >= _MANY_LISTS:
+            centres = faiss.IndexHNSWFlat(width, 32, faiss.METRIC_INNER_PRODUCT)
+        index = faiss.IndexIVFPQFastScan(centres, width, num_lists, width // piece, 4, faiss.METRIC_INNER_PRODUCT)
+        index.pq.cp.min_points_per_centroid = 1
+        index.quantizer_trains_alone = 2  # clusters are found as ever, whatever finds the nearest afterwards
+    elif kind is EngineKind.IVF_PQ:
         piece = math.gcd(width // 2, 4)
         index = faiss.IndexIVFPQ(centres, width, num_lists, width // piece, 8, faiss.METRIC_INNER_PRODUCT)
         index.pq.cp.min_points_per_centroid = 1
         index.pq.cp.niter = 10  # of 25; the codes hardly change after, and this is most of the building
-        if len(sample) < _MIN_PQ_ROWS:
-            sample = np.resize(sample, (_MIN_PQ_ROWS, width))
     else:
         index = faiss.IndexIVFScalarQuantizer(
             centres, width, num_lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
         )
+    if kind is not EngineKind.IVF_SQ8 and len(sample) < _MIN_PQ_ROWS:
+        sample = np.resize(sample, (_MIN_PQ_ROWS, width))
     index.cp.min_points_per_centroid = 1  # small samples are fine in tests; no warning on standard output
     index.train(sample)
-    index.set_direct_map_type(faiss.DirectMap.Hashtable)  # removes one vector without reading every list
+    if kind is not EngineKind.IVF_PQ4:  # whose lists are quick to read
+        index.set_direct_map_type(faiss.DirectMap.Hashtable)  # removes one vector without reading every list
     return index
 
 
@@ -137,19 +147,25 @@ class IvfEngine:
 
     def search(self, query: Vector, k: int, allowed: Allowed | None = None) -> Candidates:
         """Return the best of the lists nearest to the query; with a filter of more lists, or of all of them."""
+        return self._candidates(query, k, allowed, num_wanted=k)
+
+    def _candidates(self, query: Vector, k: int, allowed: Allowed | None, *, num_wanted: int) -> Candidates:
+        """Do so; of the candidates, so many are wanted in the end."""
         if allowed is None:
             return self._read(query, min(k, len(self)), self._plain_parameters())
         k = min(k, len(allowed))
-        if not k or not self._held:
+        if not k or not len(self):
             return Candidates(np.empty(0, np.int64), np.empty(0, np.float32))
         selector = allowed.made(_Selector, _Selector).faiss
         share, num_lists = min(1.0, len(allowed) / len(self)), int(self._index.nlist)
         nprobe = min(num_lists, math.ceil(self.nprobe * math.pow(share, -_FILTER_POWER)))
         if share < _FEW_ALLOWED:
             nprobe = num_lists
-        found = self._read(query, k, faiss.SearchParametersIVF(nprobe=nprobe, sel=selector))
-        if nprobe < num_lists and (len(found.numbers) < k or self._is_below_chance(query, found, share)):
-            found = self._read(query, k, faiss.SearchParametersIVF(nprobe=num_lists, sel=selector))
+        found = self._read(query, k, self._list_parameters(nprobe, sel=selector))
+        if nprobe < num_lists and (
+            len(found.numbers) < k or self._is_below_chance(query, found.first(num_wanted), share)
+        ):
+            found = self._read(query, k, self._list_parameters(num_lists, sel=selector))
         return found
 
     def _is_below_chance(self, query: Vector, found: Candidates, share: float) -> bool:
@@ -160,7 +176,7 @@ class IvfEngine:
         k = len(found.numbers)
         expected = min(len(self), math.ceil(_FAR * (k + 2 * math.sqrt(k)) / share))
         nprobe = math.ceil(2 * expected * self._index.nlist / len(self))
-        parameters = faiss.SearchParametersIVF(nprobe=min(nprobe, int(self._index.nlist)))
+        parameters = self._list_parameters(min(nprobe, int(self._index.nlist)))
         # Counted, not ranked: most of a search for so many is keeping them in order.
         limits, _, _ = self._index.range_search(query[None], float(found.scores[-1]), params=parameters)
         return int(limits[1]) >= expected
@@ -170,11 +186,14 @@ class IvfEngine:
         is_found = numbers[0] >= 0
         return Candidates(numbers[0][is_found], scores[0][is_found])
 
+    def _list_parameters(self, nprobe: int, **options: Any) -> Any:
+        return faiss.SearchParametersIVF(nprobe=nprobe, **options)
+
     def _plain_parameters(self) -> Any:
         """Return parameters without a selector; making them anew is a part of every search that can be saved."""
         nprobe, parameters = self.nprobe, self._plain
         if parameters is None or parameters.nprobe != nprobe:
-            self._plain = parameters = faiss.SearchParametersIVF(nprobe=nprobe)
+            self._plain = parameters = self._list_parameters(nprobe)
         return parameters
 
     def vectors(self, numbers: Numbers) -> Matrix | None:

@@ -106,14 +106,18 @@ def tune(
         return 1.0
     queries = mixed_queries(source, num_stored, seed)
     tenths = tenth_scores(queries, source)
-    ladder = ladder_of(engine)
+    reached = 0.0
+    ladders = ladders_of(engine)
+    for other in ladders[1:]:
+        other.set_on(engine, other.values[-1])
+    for ladder in ladders:
 
-    def measure(value: int) -> float:
-        ladder.set_on(engine, value)
-        return lowest_recall(queries, tenths, find_candidates(engine, queries, over_fetch), source)
+        def measure(value: int, ladder: Ladder = ladder) -> float:
+            ladder.set_on(engine, value)
+            return lowest_recall(queries, tenths, find_candidates(engine, queries, over_fetch), source)
 
-    chosen, reached = cheapest_enough(ladder.values or (0,), measure, target)
-    ladder.set_on(engine, chosen)
+        chosen, reached = cheapest_enough(ladder.values or (0,), measure, min(target, reached or target))
+        ladder.set_on(engine, chosen)
     return reached
 
 
@@ -145,15 +149,22 @@ class Ladder:
         return tuple(value for value in self.values if value > engine.parameters[self.name])
 
 
-def ladder_of(engine: Engine) -> Ladder:
-    """Return what there is to tune about an engine."""
+def ladders_of(engine: Engine) -> tuple[Ladder, ...]:
+    """Return what there is to tune about an engine: first how far it looks, then how closely."""
     match engine.kind:
         case EngineKind.HNSW:
-            return Ladder("ef_search", _steps(16, 2048))
+            return (Ladder("ef_search", _steps(16, 2048)),)
         case EngineKind.IVF_SQ8 | EngineKind.IVF_PQ | EngineKind.GPU_IVF_SQ8:
-            return Ladder("nprobe", _steps(1, int(engine.parameters["nlist"])))
+            return (Ladder("nprobe", _steps(1, int(engine.parameters["nlist"]))),)
+        case EngineKind.IVF_PQ4:
+            return Ladder("nprobe", _steps(1, int(engine.parameters["nlist"]))), Ladder("refine", _steps(1, 32))
         case _:
-            return Ladder()
+            return (Ladder(),)
+
+
+def ladder_of(engine: Engine) -> Ladder:
+    """Return how far an engine can look."""
+    return ladders_of(engine)[0]
 
 
 def _steps(first: int, last: int) -> tuple[int, ...]:

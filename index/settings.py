@@ -14,7 +14,6 @@ class LocalSettings:
         engine: ``auto`` chooses by size and by what is installed; the others are for tests and experts.
         large_engine: What ``auto`` takes above ``flat_limit``; itself ``auto``, the fastest that fits in memory.
         flat_limit: Pictures up to which search is exact.
-        graph_limit: Pictures up to which ``auto`` takes a graph; lists find as much in less time beyond.
         use_gpu: Use a GPU where FAISS finds one.
         recall_target: Share of the exact 10 best that a tuned engine must find among its candidates.
         num_tuning_queries: Stored vectors near which tuning searches, each with three structure weights; self-checks
@@ -30,10 +29,9 @@ class LocalSettings:
         max_group: Most write requests in one commit.
     """
 
-    engine: Literal["auto", "numpy", "flat", "ivf_sq8", "ivf_pq", "hnsw"] = "auto"
-    large_engine: Literal["auto", "ivf_sq8", "ivf_pq", "hnsw"] = "auto"
+    engine: Literal["auto", "numpy", "flat", "ivf_sq8", "ivf_pq", "ivf_pq4", "hnsw"] = "auto"
+    large_engine: Literal["auto", "ivf_sq8", "ivf_pq", "ivf_pq4", "hnsw"] = "auto"
     flat_limit: int = 100_000
-    graph_limit: int = 250_000
     use_gpu: bool = True
     recall_target: float = 0.98
     num_tuning_queries: int = 96

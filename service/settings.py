@@ -72,7 +72,7 @@ class Settings(BaseSettings):
         None, ge=1, description="Default: one per two cores, or one per core where the model runs on a GPU."
     )
 
-    engine: Literal["auto", "flat", "hnsw", "ivf_sq8", "ivf_pq", "numpy"] = "auto"
+    engine: Literal["auto", "flat", "hnsw", "ivf_sq8", "ivf_pq", "ivf_pq4", "numpy"] = "auto"
     snapshot_seconds: float = Field(60.0, gt=0, description="Longest time changes wait for a snapshot.")
     canary_seconds: float = Field(15.0, gt=0, description="How often a known text is embedded to prove liveness.")
 

@@ -57,7 +57,7 @@ def test_a_filter_is_answered_once_for_each_state(folder: Path, monkeypatch: pyt
             assert asked == [LAMPS]
 
 
-@pytest.mark.parametrize("engine", ["flat", "hnsw", "ivf_sq8", "ivf_pq"])
+@pytest.mark.parametrize("engine", ["flat", "hnsw", "ivf_sq8", "ivf_pq", "ivf_pq4"])
 def test_what_is_kept_follows_every_change(folder: Path, engine: str) -> None:
     settings = LocalSettings(engine=engine, exact_filter_limit=0, self_check_seconds=0, snapshot_seconds=1e9)  # type: ignore[arg-type]
     query = query_vector(3)

@@ -24,7 +24,14 @@ from index.settings import LocalSettings
 from tests.index.builders import QUIET, open_local, picture, query_vector, shown, wait_until
 
 WIDTH = 16
-CPU_KINDS = [EngineKind.NUMPY, EngineKind.FLAT, EngineKind.IVF_SQ8, EngineKind.IVF_PQ, EngineKind.HNSW]
+CPU_KINDS = [
+    EngineKind.NUMPY,
+    EngineKind.FLAT,
+    EngineKind.IVF_SQ8,
+    EngineKind.IVF_PQ,
+    EngineKind.IVF_PQ4,
+    EngineKind.HNSW,
+]
 ROOT = Path(__file__).parents[2]
 
 
@@ -131,7 +138,7 @@ def test_a_selector_leaves_only_what_is_allowed(kind: EngineKind) -> None:
     assert len(engine.search(vectors[5], 5, Allowed(np.array([9999]))).numbers) == 0
 
 
-@pytest.mark.parametrize("kind", [EngineKind.HNSW, EngineKind.IVF_SQ8])
+@pytest.mark.parametrize("kind", [EngineKind.HNSW, EngineKind.IVF_SQ8, EngineKind.IVF_PQ4])
 @pytest.mark.parametrize("share", [0.1, 0.5])
 @pytest.mark.parametrize("kept", ["any", "nearest", "farthest"])
 def test_a_filter_loses_nothing_wherever_what_it_keeps_lies(
@@ -145,6 +152,7 @@ def test_a_filter_loses_nothing_wherever_what_it_keeps_lies(
     tune(engine, source, target=0.98, num_stored=32, over_fetch=None)
     monkeypatch.setattr("index.engine_hnsw._SCANNED_ANYWAY", 0)
     monkeypatch.setattr("index.engine_hnsw._SCANNED_A_CANDIDATE", 0)
+    monkeypatch.setattr("index.engine_fast_scan._SCANNED", 0)
     queries = unit(vectors[:40] + 0.1 * chance.standard_normal((40, WIDTH)))
     num_found = 0
     for query in queries:
@@ -215,7 +223,13 @@ def test_exact_engines_have_recall_one_and_a_broken_one_does_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "target"), [(EngineKind.IVF_SQ8, 0.99), (EngineKind.IVF_PQ, 0.95), (EngineKind.HNSW, 0.99)]
+    ("kind", "target"),
+    [
+        (EngineKind.IVF_SQ8, 0.99),
+        (EngineKind.IVF_PQ, 0.95),
+        (EngineKind.IVF_PQ4, 0.99),
+        (EngineKind.HNSW, 0.99),
+    ],
 )
 def test_tuning_reaches_the_target_with_the_cheapest_setting(kind: EngineKind, target: float) -> None:
     vectors = pairs_of_units(4000)
@@ -256,20 +270,18 @@ BARE = Machine(has_faiss=False, num_gpus=0)
     [
         (0, LocalSettings(), CPU, None, EngineKind.FLAT),
         (100_000, LocalSettings(), CPU, None, EngineKind.FLAT),
-        (100_001, LocalSettings(), CPU, None, EngineKind.HNSW),
-        (100_001, LocalSettings(), CPU, EngineKind.FLAT, EngineKind.HNSW),
-        (100_001, LocalSettings(large_engine="ivf_sq8"), CPU, None, EngineKind.IVF_SQ8),
-        (60_000, LocalSettings(), CPU, EngineKind.HNSW, EngineKind.HNSW),
-        (50_000, LocalSettings(), CPU, EngineKind.HNSW, EngineKind.FLAT),
-        (250_000, LocalSettings(), CPU, None, EngineKind.HNSW),
-        (250_001, LocalSettings(), CPU, None, EngineKind.IVF_SQ8),
-        (250_001, LocalSettings(), CPU, EngineKind.HNSW, EngineKind.HNSW),
-        (334_000, LocalSettings(), CPU, EngineKind.HNSW, EngineKind.IVF_SQ8),
-        # 8 GiB: a quarter holds 0.9 million nodes of a graph, 3.2 million vectors of 8 bits, 7.7 million of codes.
-        (900_000, LocalSettings(graph_limit=10**9), CPU, None, EngineKind.HNSW),
-        (1_000_000, LocalSettings(graph_limit=10**9), CPU, None, EngineKind.IVF_SQ8),
-        (1_000_000, LocalSettings(graph_limit=10**9), CPU, EngineKind.HNSW, EngineKind.HNSW),
-        (1_300_000, LocalSettings(graph_limit=10**9), CPU, EngineKind.HNSW, EngineKind.IVF_SQ8),
+        (100_001, LocalSettings(), CPU, None, EngineKind.IVF_PQ4),
+        (100_001, LocalSettings(), CPU, EngineKind.FLAT, EngineKind.IVF_PQ4),
+        (100_001, LocalSettings(), CPU, EngineKind.HNSW, EngineKind.IVF_PQ4),
+        (100_001, LocalSettings(large_engine="hnsw"), CPU, None, EngineKind.HNSW),
+        (60_000, LocalSettings(), CPU, EngineKind.IVF_PQ4, EngineKind.IVF_PQ4),
+        (60_000, LocalSettings(large_engine="hnsw"), CPU, EngineKind.HNSW, EngineKind.HNSW),
+        (50_000, LocalSettings(), CPU, EngineKind.IVF_PQ4, EngineKind.FLAT),
+        # 8 GiB: a quarter holds 0.9 million vectors with their codes, 3.2 of 8 bits, 7.7 of codes alone.
+        (900_000, LocalSettings(), CPU, None, EngineKind.IVF_PQ4),
+        (1_000_000, LocalSettings(), CPU, None, EngineKind.IVF_SQ8),
+        (1_000_000, LocalSettings(), CPU, EngineKind.IVF_PQ4, EngineKind.IVF_PQ4),
+        (1_300_000, LocalSettings(), CPU, EngineKind.IVF_PQ4, EngineKind.IVF_SQ8),
         (3_200_000, LocalSettings(), CPU, None, EngineKind.IVF_SQ8),
         (4_000_000, LocalSettings(), CPU, None, EngineKind.IVF_PQ),
         (10**9, LocalSettings(), CPU, None, EngineKind.IVF_PQ),
@@ -289,13 +301,14 @@ def test_the_engine_is_chosen_by_size_and_machine(
 
 def test_where_nothing_was_saved_an_exact_scan_serves_first_if_it_fits() -> None:
     assert first_engine(EngineKind.HNSW, 10**6, 512, CPU) is EngineKind.FLAT
+    assert first_engine(EngineKind.IVF_PQ4, 10**6, 512, CPU) is EngineKind.FLAT
     assert first_engine(EngineKind.IVF_PQ, 2 * 10**6, 512, CPU) is EngineKind.IVF_PQ
     assert first_engine(EngineKind.FLAT, 100, 512, CPU) is EngineKind.FLAT
     assert first_engine(EngineKind.GPU_IVF_SQ8, 10**6, 512, GPU) is EngineKind.GPU_IVF_SQ8
     assert first_engine(EngineKind.NUMPY, 10**6, 512, BARE) is EngineKind.NUMPY
 
 
-@pytest.mark.parametrize("kind", [EngineKind.HNSW, EngineKind.IVF_SQ8, EngineKind.IVF_PQ])
+@pytest.mark.parametrize("kind", [EngineKind.HNSW, EngineKind.IVF_SQ8, EngineKind.IVF_PQ, EngineKind.IVF_PQ4])
 def test_a_large_engine_takes_about_the_memory_it_is_chosen_by(kind: EngineKind) -> None:
     rows = np.random.default_rng(0).standard_normal((10_000, 256), dtype=np.float32)
     source = Rows(np.arange(10_000), rows)
@@ -311,7 +324,7 @@ def test_this_machine_has_faiss() -> None:
     assert machine.memory_bytes > 1 << 30
 
 
-@pytest.mark.parametrize("large", ["ivf_sq8", "ivf_pq", "hnsw"])
+@pytest.mark.parametrize("large", ["ivf_sq8", "ivf_pq", "ivf_pq4", "hnsw"])
 def test_a_growing_collection_changes_its_engine_while_it_is_used(folder: Path, large: str) -> None:
     settings = replace(QUIET, flat_limit=100, large_engine=large, over_fetch=10)  # type: ignore[arg-type]
     with open_local(folder / "c", settings) as collection:

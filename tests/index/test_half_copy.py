@@ -73,7 +73,7 @@ def test_scores_are_off_by_no_more_than_it_tells() -> None:
         np.testing.assert_array_equal(copy.search(query, 7).numbers, found.numbers[:7])
 
 
-@pytest.mark.parametrize("engine", ["flat", "hnsw", "ivf_sq8", "ivf_pq"])
+@pytest.mark.parametrize("engine", ["flat", "hnsw", "ivf_sq8", "ivf_pq", "ivf_pq4"])
 def test_a_filter_in_use_gets_a_copy_and_the_same_answers(folder: Path, engine: str) -> None:
     settings = replace(QUIET, engine=engine)  # type: ignore[arg-type]
     images = lamps_and_chairs()
