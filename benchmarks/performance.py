@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -246,7 +247,7 @@ def draw(results: Mapping[str, Result], folder: Path) -> None:
         axes = figure.add_subplot(1, len(present), place + 1)
         for key in sorted(figures["contestants"], key=_order):
             each = figures["contestants"][key]
-            curve = sorted(each["curve"], key=lambda point: float(point["lowest_recall_at_10"]))
+            curve = _frontier(each["curve"])
             if not curve:
                 axes.axhline(each["queries_a_second"], color="grey", linestyle=":", label=_contestant(key))
                 continue
@@ -267,12 +268,21 @@ def draw(results: Mapping[str, Result], folder: Path) -> None:
         axes.grid(alpha=0.3, which="both")
     drawn = [axes.get_legend_handles_labels() for axes in figure.axes]
     handles = {label: handle for handles, labels in drawn for handle, label in zip(handles, labels, strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles), fontsize=8)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6, fontsize=8)
     figure.savefig(folder / "performance-engines.png", dpi=110)
     if len(present) > 1:
         _draw_growth(present, folder / "performance-growth.png")
     for name, result in measured(results, peers.INFINITY):
         peers.draw(result, folder / peers.plot_of(name))
+
+
+def _frontier(curve: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the settings that no other beats in both recall and speed, least recall first."""
+    best: list[Mapping[str, Any]] = []
+    for point in sorted(curve, key=lambda point: (-point["lowest_recall_at_10"], -point["queries_a_second"])):
+        if not best or point["queries_a_second"] > best[-1]["queries_a_second"]:
+            best.append(point)
+    return best[::-1]
 
 
 def _draw_growth(present: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -292,10 +302,9 @@ def _draw_growth(present: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def _style(key: str) -> dict[str, Any]:
-    colour = "tab:blue" if "hnsw" in key.lower() else "tab:green" if "pq" in key.lower() else "tab:orange"
-    if "flat" in key.lower() and "ivf" in key.lower():
-        colour = "tab:red"
-    return {"color": colour, "linestyle": "-" if key.startswith("ours") else "--"}
+    kinds = {"_hnsw32,pq": "brown", "fs": "purple", "pq4": "purple", "hnsw": "blue", "pq": "green", "sq": "orange"}
+    colour = next((colour for part, colour in kinds.items() if part in key.lower()), "red")
+    return {"color": f"tab:{colour}", "linestyle": "-" if key.startswith("ours") else "--"}
 
 
 def _contestant(key: str) -> str:
@@ -303,7 +312,7 @@ def _contestant(key: str) -> str:
         return "exact scan"
     who, _, what = key.partition("_")
     # The number of lists goes with the size; the setting tells it.
-    what = "".join(part for part in what if not part.isdigit()) if who == "faiss" and what.startswith("IVF") else what
+    what = re.sub(r"^IVF\d+", "IVF", what)
     return f"{'FAISS' if who == 'faiss' else who} {what}"
 
 
