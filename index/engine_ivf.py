@@ -23,7 +23,7 @@ faiss: Any = importlib.import_module("faiss")
 # Of a sub-quantiser: FAISS trains none of 256 centres (or of 16, with 4 bits) on fewer rows.
 _MIN_PQ_ROWS = 256
 # Where codes are read this quickly, comparing a query with the centres of so many lists one by one takes longer.
-_MANY_LISTS = 256
+_MANY_LISTS = 2048
 # By the share of true neighbours among that many times ten candidates: 8 bits round little, 2 bits a lot.
 _OVER_FETCH = {EngineKind.IVF_SQ8: 2, EngineKind.IVF_PQ: 8, EngineKind.IVF_PQ4: 1}
 
