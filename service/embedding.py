@@ -9,7 +9,6 @@ of these steps.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +40,7 @@ from service.images import DecodedImage, ImageLimits, decode_image, inspect_imag
 from service.metrics import Metrics
 from service.problems import InvalidRequest
 from service.settings import Settings
+from structxlip.cores import num_cores
 from structxlip.encoder import PreparedImage, TwoViewEncoder
 from structxlip.explanation import cut_out, find_regions
 from structxlip.priority import give_way
@@ -339,5 +339,5 @@ class Embedder:
 
 def _default_decode_threads(device: str) -> int:
     """Leave a model on the CPU half of the cores: decoding is far quicker than encoding and need not be ahead."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = num_cores()
     return max(1, cores // 2) if device == "cpu" else cores

@@ -123,6 +123,7 @@ class OpenVinoTower:
         model: Takes one array, gives unit rows.
         precision: Of matrix products; bf16 only where `supports_bf16`.
         threads: Cores that one call may use; all of them unless given.
+        streams: Parts of these cores, each of which takes a call of one item; larger calls are divided among them.
         file: In which the model's weights lie.
         gives_way: Let the system prefer other work to that of this tower.
     """
@@ -135,6 +136,7 @@ class OpenVinoTower:
         *,
         precision: Precision,
         threads: int | None = None,
+        streams: int = 1,
         file: MappedFile | None = None,
         gives_way: bool = False,
     ) -> None:
@@ -145,9 +147,12 @@ class OpenVinoTower:
             # Other threads decode the next pictures meanwhile: the system places all of them best.
             "ENABLE_CPU_PINNING": False,
         }
+        if streams > 1:
+            options["NUM_STREAMS"] = streams
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
         self.precision = precision
+        self._streams = streams
         compile_model = partial(_runtime().Core().compile_model, model, "CPU", options)
         # Compiling starts the threads that will run it.
         self._compiled = made_giving_way(compile_model) if gives_way else compile_model()
@@ -158,16 +163,22 @@ class OpenVinoTower:
 
     def __call__(self, items: NDArray[Any]) -> Rows:
         """Embed a batch."""
+        parts = np.array_split(np.ascontiguousarray(items), min(self._streams, max(1, len(items))))
+        requests = self._take(len(parts))  # one that fails is not used again
+        for request, part in zip(requests[1:], parts[1:], strict=True):
+            request.start_async([part], share_inputs=True)
+        rows: list[Rows] = [requests[0].infer([parts[0]], share_inputs=True)[0]]
+        for request in requests[1:]:
+            request.wait()
+            rows.append(request.get_output_tensor(0).data.copy())
         with self._lock:
-            request = self._free.pop() if self._free else None
-        if request is None:
-            request = self._compiled.create_infer_request()
-        try:
-            rows: Rows = request.infer([np.ascontiguousarray(items)], share_inputs=True)[0]
-            return rows
-        finally:
-            with self._lock:
-                self._free.append(request)
+            self._free.extend(requests)
+        return np.concatenate(rows) if len(rows) > 1 else rows[0]
+
+    def _take(self, num: int) -> list[openvino.InferRequest]:
+        with self._lock:
+            free, self._free = self._free[:num], self._free[num:]
+        return free + [self._compiled.create_infer_request() for _ in range(num - len(free))]
 
     def let_go_of_originals(self) -> None:
         """Give back the memory of weights that lie in a file, as far as it is not used all the time.

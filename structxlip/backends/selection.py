@@ -18,6 +18,7 @@ from structxlip.backends import openvino_cpu, stored
 from structxlip.backends.agreement import MIN_COSINE, Probes, batches_of, make_probes, smallest_cosine_to
 from structxlip.backends.eager import torch_towers
 from structxlip.backends.towers import BackendName, EdgesAsPictures, Precision, Rows, Tower, Towers
+from structxlip.cores import num_cores
 from structxlip.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -122,6 +123,9 @@ def _openvino_towers(
                     converted[name].model,
                     precision=precision,
                     threads=execution.threads,
+                    # Words that somebody searches by come one at a time as a rule: one part of the cores has hardly
+                    # less to do for them than all, and needs no others to be free, which beside pictures they are not.
+                    streams=min(2, execution.threads or num_cores()) if name == "tokens" else 1,
                     file=converted[name].file,
                     # A batch of pictures has all cores for long; the words that somebody searches by need them shortly.
                     gives_way=name != "tokens",
