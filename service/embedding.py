@@ -43,7 +43,6 @@ from service.settings import Settings
 from structxlip.cores import num_cores
 from structxlip.encoder import PreparedImage, TwoViewEncoder
 from structxlip.explanation import cut_out, find_regions
-from structxlip.priority import give_way
 from structxlip.sketch import WORKING_SIDE, EmptySketchError
 
 ResultT = TypeVar("ResultT")
@@ -119,12 +118,7 @@ class Embedder:
         self._limits = ImageLimits(max_bytes=settings.max_file_bytes, max_pixels=settings.max_pixels)
         num_threads = settings.decode_threads or _default_decode_threads(encoder.device)
         self._decode_pools = {
-            lane: ThreadPoolExecutor(
-                num_threads,
-                thread_name_prefix=f"decode-{lane.value}",
-                initializer=give_way if lane is Lane.BULK else None,
-            )
-            for lane in Lane
+            lane: ThreadPoolExecutor(num_threads, thread_name_prefix=f"decode-{lane.value}") for lane in Lane
         }
         self._last_success = {"pictures": 0.0, "texts": 0.0}
         self._pictures: Batcher[PictureItem, PictureRows] = Batcher(

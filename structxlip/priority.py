@@ -1,4 +1,8 @@
-"""Which threads the system prefers: what a person waits for, before what a job waits for."""
+"""Which threads the system prefers: what a person waits for, before what a job waits for.
+
+For threads that compute and nothing else. One that runs Python, too, holds the interpreter now and then, and whoever
+waits for that would wait for a thread that waits for a core.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,8 @@ from typing import TypeVar
 
 MadeT = TypeVar("MadeT")
 
-# Where both want a core, a thread with this much more gets a third of what another gets.
-NICENESS = 5
+# Where both want a core, a thread with this much more gets a ninth of what another gets.
+NICENESS = 10
 MOST = 19
 
 
