@@ -18,6 +18,7 @@ from index.catalogue import Matrix, Numbers
 from index.engine import Engine, EngineKind
 from index.engine_building import EngineBuilder, num_lists
 from index.engine_choice import Machine, choose_engine, engine_bytes, first_engine, look_at_machine
+from index.engine_fast_scan import FastScanEngine
 from index.engine_ivf import IvfEngine
 from index.engine_tuning import find_candidates, mixed_queries, recall, tenth_scores, tune
 from index.settings import LocalSettings
@@ -243,6 +244,21 @@ def test_tuning_reaches_the_target_with_the_cheapest_setting(kind: EngineKind, t
     assert low >= 0.3
     assert high >= target
     assert cheap < dear
+
+
+def test_many_lists_are_found_by_a_graph_of_their_centres(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("index.engine_ivf._MANY_LISTS", 64)
+    vectors = pairs_of_units(4000)
+    source = Rows(np.arange(4000), vectors)
+    engine = built(EngineKind.IVF_PQ4, source)
+    assert tune(engine, source, target=0.98, num_stored=16, over_fetch=None) >= 0.98
+    again = EngineBuilder(WIDTH, LocalSettings()).restore(engine.state())
+    assert isinstance(engine, FastScanEngine)
+    assert isinstance(again, FastScanEngine)
+    assert engine._has_graph
+    assert again._has_graph
+    for query in pairs_of_units(20, seed=9):
+        assert again.search(query, 10).numbers.tolist() == engine.search(query, 10).numbers.tolist()
 
 
 def test_what_cannot_reach_the_target_does_not_read_everything_for_it() -> None:
