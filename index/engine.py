@@ -170,6 +170,7 @@ class VectorTable:
         self._rows: Matrix = np.empty((0, width), dtype=np.float32)
         self._numbers: Numbers = np.empty(0, dtype=np.int64)
         self._positions: dict[int, int] = {}
+        self._is_in_turn = True  # each number is one more than the one before it
         self.state = object()
 
     @staticmethod
@@ -178,6 +179,7 @@ class VectorTable:
         table = VectorTable(rows.shape[1])
         table._rows, table._numbers = rows, numbers
         table._positions = dict(zip(numbers.tolist(), range(len(numbers)), strict=True))
+        table._is_in_turn = _is_in_turn(numbers)
         return table
 
     def __len__(self) -> int:
@@ -195,12 +197,10 @@ class VectorTable:
 
     def positions(self, numbers: Numbers) -> Numbers:
         """Return where these stand, in their order, leaving out those that are not there."""
-        if not len(self):
-            return np.empty(0, dtype=np.int64)
-        # Numbers come in turn, and few rows were moved: most stand as far from the first as they are larger.
-        guessed: Numbers = np.clip(numbers - self._numbers[0], 0, len(self) - 1)
-        if np.array_equal(self._numbers[guessed], numbers):
-            return guessed
+        if self._is_in_turn and len(self):
+            places: Numbers = numbers - self._numbers[0]
+            if places.min(initial=0) >= 0 and places.max(initial=0) < len(self):
+                return places
         found = (self._positions.get(number) for number in numbers.tolist())
         return np.array([position for position in found if position is not None], dtype=np.int64)
 
@@ -217,6 +217,7 @@ class VectorTable:
         self._reserve(end)
         self._rows[start:end] = rows
         self._numbers[start:end] = numbers
+        self._is_in_turn = self._is_in_turn and _is_in_turn(self._numbers[max(0, start - 1) : end])
         self._positions.update(zip(numbers.tolist(), range(start, end), strict=True))
 
     def remove(self, numbers: Numbers) -> None:
@@ -228,6 +229,7 @@ class VectorTable:
                 continue
             last = len(self._positions)
             if position != last:
+                self._is_in_turn = False
                 moved = int(self._numbers[last])
                 self._rows[position] = self._rows[last]
                 self._numbers[position] = moved
@@ -241,6 +243,10 @@ class VectorTable:
         # In place, so that the system can move pages instead of copying them. Views do not outlive a search.
         self._rows.resize((capacity, self._rows.shape[1]), refcheck=False)
         self._numbers.resize(capacity, refcheck=False)
+
+
+def _is_in_turn(numbers: Numbers) -> bool:
+    return bool((np.diff(numbers) == 1).all())
 
 
 class NumpyEngine:

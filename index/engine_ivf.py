@@ -183,8 +183,10 @@ class IvfEngine:
 
     def _read(self, query: Vector, k: int, parameters: Any) -> Candidates:
         scores, numbers = self._index.search(query[None], max(1, k), params=parameters)
-        is_found = numbers[0] >= 0
-        return Candidates(numbers[0][is_found], scores[0][is_found])
+        if numbers[0, -1] < 0:  # fewer than asked for
+            is_found = numbers[0] >= 0
+            return Candidates(numbers[0][is_found], scores[0][is_found])
+        return Candidates(numbers[0], scores[0])
 
     def _list_parameters(self, nprobe: int, **options: Any) -> Any:
         return faiss.SearchParametersIVF(nprobe=nprobe, **options)

@@ -411,7 +411,8 @@ def test_an_engine_that_finds_too_little_looks_further(folder: Path) -> None:
     settings = replace(QUIET, engine="ivf_sq8", over_fetch=1, retrain_growth=1e9, self_check_seconds=3600)
     with open_local(folder / "c", settings) as collection:
         collection.add([picture(f"p{i:03d}", i) for i in range(600)])
-        collection._maintenance._rebuild()
+        # Its lists, made of nothing, are made anew by itself; afterwards nobody puts another engine in its place.
+        wait_until(lambda: not collection._live.needs_rebuild and collection.status().activity is None)
         engine = collection._live._engine
         assert isinstance(engine, IvfEngine)
         assert engine.parameters["nlist"] > 8
