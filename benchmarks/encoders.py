@@ -1,6 +1,7 @@
 """The encoders on the CPU: torch as it is against OpenVINO in float32 and bf16.
 
     python -m benchmarks.encoders                     # a ViT-B/32 with a 4-layer text tower and random weights
+    python -m benchmarks.encoders --patch-size 16 --tokens 8 --name encoders_b16
     python -m benchmarks.encoders --shared-machine    # keep the ratios only: the machine has other work
 
 Everything that is compared runs in turn, round by round, in one process, and its vectors are compared first: a backend
@@ -45,6 +46,7 @@ def main() -> None:
     """Measure and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="an open_clip model; default: a ViT-B/32 with random weights")
+    parser.add_argument("--patch-size", type=int, default=32, help="of the default model")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--tokens", type=int, nargs="+", default=[8, 20, 77])
     parser.add_argument("--rounds", type=int, default=5)
@@ -52,11 +54,11 @@ def main() -> None:
     parser.add_argument("--name", default="encoders")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        model = arguments.model or write_reference_model(Path(folder) / "model")
+        model = arguments.model or write_reference_model(Path(folder) / "model", patch_size=arguments.patch_size)
         figures = measure(model, arguments.batch_sizes, arguments.tokens, arguments.rounds)
     if arguments.shared_machine:
         figures = {"shared_machine": True, **_without(figures, "milliseconds")}
-    noted = vars(arguments) | {"model": arguments.model or "random ViT-B/32, 4-layer text tower"}
+    noted = vars(arguments) | {"model": arguments.model or f"random ViT-B-{arguments.patch_size}, 4-layer text tower"}
     write_result(arguments.name, figures, arguments=noted)
 
 

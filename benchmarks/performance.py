@@ -134,16 +134,17 @@ def _encoders(results: Mapping[str, Result]) -> str:
     lines = [
         "## Encoding",
         "",
-        "`python -m benchmarks.encoders`: ViT-B/32 image tower and 4-layer text tower with random weights.",
+        "`python -m benchmarks.encoders`: ViT-B/32 (or B/16) image tower and 4-layer text tower with random weights.",
         "In brackets: times as fast as torch.",
     ]
-    return "\n".join([*lines, *(line for each in measured(results, "encoders") for line in _encoding(*each))])
+    found = [*measured(results, "encoders"), *measured(results, "encoders_b16")]
+    return "\n".join([*lines, *(line for each in found for line in _encoding(*each))])
 
 
 def _encoding(name: str, result: Result) -> list[str]:
     figures = result["figures"]
     engines = {"torch_f32": "torch f32", "openvino_f32": "OpenVINO f32", "openvino_bf16": "OpenVINO bf16"}
-    lines = ["", f"{source(name, result)}.", ""]
+    lines = ["", f"{'ViT-B/16' if 'b16' in name else 'ViT-B/32'}, {source(name, result)}.", ""]
     rows = []
     for label, group in (("pictures", "pictures"), ("both views with `cnn`", "both_views_cnn")):
         for batch, figure in figures[group].items():
