@@ -255,10 +255,7 @@ def _bare(index: Any) -> Search:
 def _tuned_by_hand(spec: str, trial: _Trial) -> _Contestant:
     stored = trial.source.rows
     started = time.perf_counter()
-    index = new_index(spec, stored.shape[1])
-    sample = np.random.default_rng(0).choice(len(stored), size=min(len(stored), 200_000), replace=False)
-    index.train(stored[np.sort(sample)])
-    index.add(stored)
+    index = filled_index(spec, stored)
     seconds = time.perf_counter() - started
     space = faiss.ParameterSpace()
     curve = []
@@ -275,12 +272,15 @@ def _tuned_by_hand(spec: str, trial: _Trial) -> _Contestant:
     return _Contestant(_bare(index), seconds, parameters, curve)
 
 
-def new_index(spec: str, width: int) -> Any:
-    """Return an empty FAISS index of this kind; see `THEIRS`."""
+def filled_index(spec: str, stored: Matrix) -> Any:
+    """Return a FAISS index of these, of a kind as in `THEIRS` with numbers in it."""
     kind, _, care = spec.partition(":")
-    index = faiss.index_factory(width, kind, faiss.METRIC_INNER_PRODUCT)
+    index = faiss.index_factory(stored.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
     if care:
         index.hnsw.efConstruction = int(care)
+    sample = np.random.default_rng(0).choice(len(stored), size=min(len(stored), 200_000), replace=False)
+    index.train(stored[np.sort(sample)])
+    index.add(stored)
     return index
 
 

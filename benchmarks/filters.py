@@ -27,7 +27,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.engines import Rows, faiss_settings, new_index, num_lists, perturbed, real_vectors, weighted
+from benchmarks.engines import Rows, faiss_settings, filled_index, num_lists, perturbed, real_vectors, weighted
 from benchmarks.results import alternate, write_result
 from benchmarks.stored_vectors import engines_over
 from index.allowed import USES_FOR_A_COPY, Allowed
@@ -88,7 +88,7 @@ def measure(
     asked = perturbed(real, num_queries, width, seed=2)
     queries = np.concatenate([weighted(asked, weight) for weight in STRUCTURE_WEIGHTS])
     ranks = np.random.default_rng(3).permutation(num)
-    indices = {spec: _index(spec, stored) for spec in theirs}
+    indices = {spec: filled_index(spec.replace("{lists}", str(num_lists(num))), stored) for spec in theirs}
     exact = faiss.IndexFlatIP(stored.shape[1])
     exact.add(stored)
     metadata = [{"rank": int(rank)} for rank in ranks]
@@ -212,15 +212,6 @@ def _compared(
             "setting": chosen.get(name, ""),
         }
     return found
-
-
-def _index(spec: str, stored: Matrix) -> Any:
-    name = spec.replace("{lists}", str(num_lists(len(stored))))
-    index = new_index(name, stored.shape[1])
-    sample = np.random.default_rng(0).choice(len(stored), size=min(len(stored), 200_000), replace=False)
-    index.train(stored[np.sort(sample)])
-    index.add(stored)
-    return index
 
 
 def _tuned_by_hand(spec: str, index: Any, trial: _Trial) -> tuple[Search, str]:

@@ -208,8 +208,8 @@ class VectorTable:
         """Tell for each whether it is there."""
         return np.array([number in self._positions for number in numbers.tolist()], dtype=bool)
 
-    def add(self, numbers: Numbers, rows: Matrix) -> None:
-        """Append what is not there yet."""
+    def add(self, numbers: Numbers, rows: Matrix) -> NDArray[np.bool_]:
+        """Append what is not there yet; tell for each whether it was not."""
         self.state = object()
         is_new = ~self.holds(numbers)
         numbers, rows = numbers[is_new], rows[is_new]
@@ -219,6 +219,7 @@ class VectorTable:
         self._numbers[start:end] = numbers
         self._is_in_turn = self._is_in_turn and _is_in_turn(self._numbers[max(0, start - 1) : end])
         self._positions.update(zip(numbers.tolist(), range(start, end), strict=True))
+        return is_new
 
     def remove(self, numbers: Numbers) -> None:
         """Forget these, moving the last rows into the gaps."""

@@ -12,6 +12,7 @@ from index.settings import LocalSettings
 
 # Fastest first, and the most memory first.
 _LARGE = (EngineKind.IVF_PQ4, EngineKind.IVF_SQ8, EngineKind.IVF_PQ)
+_SLOW_TO_MAKE = (*_LARGE, EngineKind.HNSW)
 _CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
@@ -53,7 +54,7 @@ def choose_engine(
         return EngineKind.NUMPY
     if settings.engine != "auto":
         return EngineKind(settings.engine)
-    is_large_now = current in (*_LARGE, EngineKind.HNSW, EngineKind.GPU_IVF_SQ8)
+    is_large_now = current in (*_SLOW_TO_MAKE, EngineKind.GPU_IVF_SQ8)
     is_large = num_vectors > (settings.flat_limit // 2 if is_large_now else settings.flat_limit)
     if settings.use_gpu and machine.num_gpus > 0:
         return EngineKind.GPU_IVF_SQ8 if is_large else EngineKind.GPU_FLAT
@@ -66,8 +67,9 @@ def choose_engine(
 
 def first_engine(wanted: EngineKind, num_vectors: int, width: int, machine: Machine) -> EngineKind:
     """Return what to begin with where nothing was saved: an exact scan, which is quick to make, if it fits."""
-    is_slow_to_make = wanted in (*_LARGE, EngineKind.HNSW)
-    return EngineKind.FLAT if is_slow_to_make and 4 * width * num_vectors <= machine.memory_bytes // 4 else wanted
+    return (
+        EngineKind.FLAT if wanted in _SLOW_TO_MAKE and 4 * width * num_vectors <= machine.memory_bytes // 4 else wanted
+    )
 
 
 def engine_bytes(kind: EngineKind, num_vectors: int, width: int) -> int:

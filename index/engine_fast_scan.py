@@ -56,7 +56,6 @@ class FastScanEngine(IvfEngine):
         super().__init__(
             index, kind=EngineKind.IVF_PQ4, nprobe=nprobe, num_trained=num_trained, growth=growth, numbers=set()
         )
-        self.over_fetch = 1  # `refine` is ours
         self.refine = refine
         self._table = table
         self._has_graph = isinstance(faiss.downcast_index(index.quantizer), faiss.IndexHNSW)
@@ -75,9 +74,8 @@ class FastScanEngine(IvfEngine):
 
     def add(self, numbers: Numbers, vectors: Matrix) -> None:
         """Put these into their lists."""
-        is_new = ~self._table.holds(numbers)
+        is_new = self._table.add(numbers, vectors)
         if is_new.any():
-            self._table.add(numbers[is_new], vectors[is_new])
             self._index.add_with_ids(vectors[is_new], numbers[is_new])
 
     def remove(self, numbers: Numbers) -> None:
@@ -146,5 +144,5 @@ class FastScanEngine(IvfEngine):
         return replace(
             state,
             config={**state.config, "refine": self.refine},
-            arrays={**state.arrays, "numbers": self._table.numbers.copy(), "rows": self._table.rows.copy()},
+            arrays={**state.arrays, "rows": self._table.rows.copy()},
         )

@@ -25,7 +25,7 @@ _MIN_PQ_ROWS = 256
 # Where codes are read this quickly, comparing a query with the centres of so many lists one by one takes longer.
 _MANY_LISTS = 2048
 # By the share of true neighbours among that many times ten candidates: 8 bits round little, 2 bits a lot.
-_OVER_FETCH = {EngineKind.IVF_SQ8: 2, EngineKind.IVF_PQ: 8, EngineKind.IVF_PQ4: 1}
+_OVER_FETCH = {EngineKind.IVF_SQ8: 2, EngineKind.IVF_PQ: 8, EngineKind.IVF_PQ4: 1}  # the last ranks them itself
 
 # A filter that keeps a share of the vectors wants nprobe over that share to this power for equal recall: measured on
 # 100,000 x 512 at shares of 0.5, 0.1 and 0.01.
@@ -52,19 +52,19 @@ def train_ivf(sample: Matrix, num_lists: int, kind: EngineKind = EngineKind.IVF_
         if num_lists >= _MANY_LISTS:
             centres = faiss.IndexHNSWFlat(width, 32, faiss.METRIC_INNER_PRODUCT)
         index = faiss.IndexIVFPQFastScan(centres, width, num_lists, width // piece, 4, faiss.METRIC_INNER_PRODUCT)
-        index.pq.cp.min_points_per_centroid = 1
         index.quantizer_trains_alone = 2  # clusters are found as ever, whatever finds the nearest afterwards
     elif kind is EngineKind.IVF_PQ:
         piece = math.gcd(width // 2, 4)
         index = faiss.IndexIVFPQ(centres, width, num_lists, width // piece, 8, faiss.METRIC_INNER_PRODUCT)
-        index.pq.cp.min_points_per_centroid = 1
         index.pq.cp.niter = 10  # of 25; the codes hardly change after, and this is most of the building
     else:
         index = faiss.IndexIVFScalarQuantizer(
             centres, width, num_lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
         )
-    if kind is not EngineKind.IVF_SQ8 and len(sample) < _MIN_PQ_ROWS:
-        sample = np.resize(sample, (_MIN_PQ_ROWS, width))
+    if kind is not EngineKind.IVF_SQ8:
+        index.pq.cp.min_points_per_centroid = 1
+        if len(sample) < _MIN_PQ_ROWS:
+            sample = np.resize(sample, (_MIN_PQ_ROWS, width))
     index.cp.min_points_per_centroid = 1  # small samples are fine in tests; no warning on standard output
     index.train(sample)
     if kind is not EngineKind.IVF_PQ4:  # whose lists are quick to read
