@@ -9,14 +9,15 @@ Queries are perturbed in the same way, are stored nowhere, and ask with structur
 Ours is what a collection on disk runs: an engine made and tuned by it (which never sees these queries), more candidates
 than wanted, exact scores of them, and their order; only the records are not read. FAISS is bare: each index type with
 every parameter, graphs also with three times as much care in building, the fastest that reaches the recall on these
-very queries, with each of the three weights. Both answer one query at a time with the same threads, in alternation.
+very queries, with each of the three weights. `ours_…_by_hand` is ours tuned in that way too: on these very queries,
+just to the recall. All answer one query at a time with the same threads, in alternation.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,8 @@ from numpy.typing import NDArray
 from benchmarks.results import alternate, write_result
 from benchmarks.stored_vectors import engines_over, unit
 from index.catalogue import Matrix, Numbers
-from index.engine_tuning import NUM_NEIGHBOURS, STRUCTURE_WEIGHTS, ladder_of, recall, tenth_scores
+from index.effort import STRUCTURE_WEIGHTS, Effort
+from index.engine_tuning import NUM_NEIGHBOURS, Ladder, ladders_of, recall, tenth_scores, tune_with
 from index.live_index import View
 from index.local import LocalCollection
 from index.search import SearchRequest, rank_among
@@ -43,6 +45,8 @@ THEIRS = (
     "HNSW32,Flat",
     "HNSW32,Flat:120",
 )
+# Ours, tuned on the queries of the comparison as FAISS is.
+BY_HAND = "_by_hand"
 OURS = ("ivf_sq8", "ivf_pq", "ivf_pq4", "hnsw")
 _BATCH = 8192
 # Where a curve may end.
@@ -101,7 +105,7 @@ def measure(
     with engines_over(stored, [{}] * num, ours, target) as collections, ExitStack() as stack:
         for kind, (collection, seconds) in collections.items():
             view = stack.enter_context(collection._live.view())  # once: nothing changes meanwhile
-            contestants[f"ours_{kind}"] = _ours(collection, view, seconds, trial)
+            contestants |= _ours(f"ours_{kind}", collection, view, seconds, trial)
         for spec in theirs:
             name = spec.replace("{lists}", str(num_lists(num))).replace("{half}", str(width))
             contestants[f"faiss_{name}"] = _tuned_by_hand(name, trial)
@@ -201,7 +205,7 @@ class _Trial:
 class _Contestant:
     search: Search
     seconds: float
-    parameters: dict[str, float]
+    parameters: Mapping[str, float | list[int]]
     curve: list[dict[str, Any]]
 
 
@@ -224,24 +228,39 @@ class Rows:
             yield np.arange(start, start + len(part), dtype=np.int64), part
 
 
-def _ours(collection: LocalCollection, view: View, seconds: float, trial: _Trial) -> _Contestant:
+def _ours(name: str, collection: LocalCollection, view: View, seconds: float, trial: _Trial) -> dict[str, _Contestant]:
+    """Return ours as it tuned itself, with its curve, and tuned by hand."""
+    engine, ladders = view.engine, ladders_of(view.engine)
+    itself = {ladder: ladder.of(engine) for ladder in ladders}
+    curve = []
+    for value in ladders[0].values:
+        search = _searching(collection, view, {**itself, ladders[0]: Effort.even(value)})
+        curve.append(trial.point(search, value))
+        if curve[-1]["lowest_recall_at_10"] > _ENOUGH and value >= itself[ladders[0]].largest:
+            break
+    tune_with(engine, trial.queries, trial.tenths, view.reader, target=trial.target, over_fetch=None)
+    by_hand = {ladder: ladder.of(engine) for ladder in ladders}
+    return {
+        name: _Contestant(_searching(collection, view, itself), seconds, _told(itself), curve),
+        name + BY_HAND: _Contestant(_searching(collection, view, by_hand), seconds, _told(by_hand), []),
+    }
+
+
+def _searching(collection: LocalCollection, view: View, settings: Mapping[Ladder, Effort]) -> Search:
     engine = view.engine
 
     def search(query: NDArray[np.float32]) -> Numbers:
+        for ladder, effort in settings.items():
+            ladder.set_on(engine, effort)
         request = SearchRequest(query, NUM_NEIGHBOURS, None, None, None)
         ranked = rank_among(None, request, engine, view.reader, collection._policy)
         return ranked.numbers - 1  # FAISS begins at 0
 
-    ladder, parameters = ladder_of(engine), dict(engine.parameters)
-    tuned = int(parameters[ladder.name])
-    curve = []
-    for value in ladder.values:
-        ladder.set_on(engine, value)
-        curve.append(trial.point(search, value))
-        if curve[-1]["lowest_recall_at_10"] > _ENOUGH and value >= tuned:
-            break
-    ladder.set_on(engine, tuned)
-    return _Contestant(search, seconds, parameters, curve)
+    return search
+
+
+def _told(settings: Mapping[Ladder, Effort]) -> dict[str, list[int]]:
+    return {ladder.name: list(effort.values) for ladder, effort in settings.items()}
 
 
 def _bare(index: Any) -> Search:

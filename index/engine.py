@@ -23,6 +23,8 @@ from index.products import inner_products, inner_products_at
 
 # Above this share a product with all vectors is quicker than one with those allowed.
 MUCH_ALLOWED = 0.6
+# So few scores are sorted in the time that finding the best of them takes.
+_QUICKLY_SORTED = 320
 
 
 class EngineKind(StrEnum):
@@ -139,9 +141,12 @@ class Engine(Protocol):
 
 def best_of(scores: NDArray[np.float32], k: int) -> tuple[Numbers, NDArray[np.float32]]:
     """Return the rows and the values of the ``k`` highest scores, highest first."""
-    rows = np.argpartition(scores, -k)[-k:] if k < len(scores) else np.arange(len(scores))
-    rows = rows[np.argsort(-scores[rows], kind="stable")]
-    return rows, scores[rows]
+    if len(scores) <= _QUICKLY_SORTED:
+        rows: Numbers = (-scores).argsort(kind="stable")[:k]
+    else:
+        rows = np.argpartition(scores, -k)[-k:] if k < len(scores) else np.arange(len(scores))
+        rows = rows[np.argsort(-scores[rows], kind="stable")]
+    return rows, scores.take(rows)
 
 
 def places_of(numbers: Numbers, table: Numbers) -> Numbers:
@@ -199,7 +204,8 @@ class VectorTable:
         """Return where these stand, in their order, leaving out those that are not there."""
         if self._is_in_turn and len(self):
             places: Numbers = numbers - self._numbers[0]
-            if places.min(initial=0) >= 0 and places.max(initial=0) < len(self):
+            # What is negative is large without its sign.
+            if places.view(np.uint64).max(initial=np.uint64(0)) < len(self):
                 return places
         found = (self._positions.get(number) for number in numbers.tolist())
         return np.array([position for position in found if position is not None], dtype=np.int64)

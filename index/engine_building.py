@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from index.catalogue import Matrix, Numbers
+from index.effort import Effort
 from index.engine import Engine, EngineKind, EngineState, NumpyEngine, VectorTable
 from index.errors import SnapshotError
 from index.settings import LocalSettings
@@ -79,7 +80,7 @@ class EngineBuilder:
                 return engine_flat.FlatEngine(VectorTable(self.width))
             case EngineKind.HNSW:
                 graph = engine_hnsw.new_graph(self.width)
-                return engine_hnsw.HnswEngine(graph, ef_search=64, slots=np.empty(0, np.int64))
+                return engine_hnsw.HnswEngine(graph, ef_search=Effort.even(64), slots=np.empty(0, np.int64))
             case EngineKind.GPU_FLAT:
                 return engine_gpu.GpuFlatEngine(VectorTable(self.width))
             case _:
@@ -88,8 +89,8 @@ class EngineBuilder:
                 if kind is EngineKind.IVF_PQ4:
                     return engine_fast_scan.FastScanEngine(
                         index,
-                        nprobe=8,
-                        refine=engine_fast_scan.REFINED,
+                        nprobe=Effort.even(8),
+                        refine=Effort.even(engine_fast_scan.REFINED),
                         num_trained=num_vectors,
                         growth=self.settings.retrain_growth,
                         table=VectorTable(self.width),
@@ -97,7 +98,7 @@ class EngineBuilder:
                 engine = engine_ivf.IvfEngine(
                     index,
                     kind=on_host,
-                    nprobe=8,
+                    nprobe=Effort.even(8),
                     num_trained=num_vectors,
                     growth=self.settings.retrain_growth,
                     numbers=set(),
@@ -128,12 +129,12 @@ class EngineBuilder:
             raise ValueError(f"expected vectors of width {self.width}; got {index.d}")
         if state.kind is EngineKind.HNSW:
             slots = state.arrays["slots"]
-            return engine_hnsw.HnswEngine(index, ef_search=_whole(state, "ef_search"), slots=slots)
+            return engine_hnsw.HnswEngine(index, ef_search=_effort(state, "ef_search"), slots=slots)
         if state.kind is EngineKind.IVF_PQ4:
             return engine_fast_scan.FastScanEngine(
                 index,
-                nprobe=_whole(state, "nprobe"),
-                refine=_whole(state, "refine"),
+                nprobe=_effort(state, "nprobe"),
+                refine=_effort(state, "refine"),
                 num_trained=_whole(state, "num_trained"),
                 growth=self.settings.retrain_growth,
                 table=self._table(state),
@@ -141,7 +142,7 @@ class EngineBuilder:
         engine = engine_ivf.IvfEngine(
             index,
             kind=_on_host(state.kind),
-            nprobe=_whole(state, "nprobe"),
+            nprobe=_effort(state, "nprobe"),
             num_trained=_whole(state, "num_trained"),
             growth=self.settings.retrain_growth,
             numbers=set(state.arrays["numbers"].tolist()),
@@ -171,6 +172,16 @@ def num_lists(num_vectors: int) -> int:
 def _on_host(kind: EngineKind) -> EngineKind:
     """Return the kind of the lists behind those on a GPU; others are their own."""
     return EngineKind.IVF_SQ8 if kind is EngineKind.GPU_IVF_SQ8 else kind
+
+
+def _effort(state: EngineState, name: str) -> Effort:
+    match state.config[name]:
+        case int(value):  # as snapshots were before 2026-11-30
+            return Effort.even(value)
+        case [int(first), int(second), int(third)]:
+            return Effort((first, second, third))
+        case other:
+            raise TypeError(f"expected {name} to be three whole numbers; got {other!r}")
 
 
 def _whole(state: EngineState, name: str) -> int:

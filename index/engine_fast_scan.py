@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from index.allowed import Allowed
 from index.catalogue import Matrix, Numbers
 from index.collection import Vector
+from index.effort import Effort
 from index.engine import Candidates, EngineKind, EngineState, VectorTable, best_of, places_of
 from index.engine_ivf import IvfEngine
 from index.huge_pages import use_huge_pages
@@ -41,7 +42,7 @@ class FastScanEngine(IvfEngine):
     has_exact_scores = True
 
     def __init__(
-        self, index: Any, *, nprobe: int, refine: int, num_trained: int, growth: float, table: VectorTable
+        self, index: Any, *, nprobe: Effort, refine: Effort, num_trained: int, growth: float, table: VectorTable
     ) -> None:
         """Wrap a trained index.
 
@@ -63,7 +64,7 @@ class FastScanEngine(IvfEngine):
     @property
     def parameters(self) -> Mapping[str, float]:
         """Lists, how many of them are read, and how many candidates are ranked for each one wanted."""
-        return {**super().parameters, "refine": self.refine}
+        return {**super().parameters, "refine": self.refine.largest}
 
     def __len__(self) -> int:
         return len(self._table)
@@ -91,17 +92,17 @@ class FastScanEngine(IvfEngine):
 
     def search(self, query: Vector, k: int, allowed: Allowed | None = None) -> Candidates:
         """Take candidates from the lists nearest to the query and return the best of them by their vectors."""
-        if allowed is None:
-            rough = self._candidates(query, self.refine * k, None, num_wanted=k)
-            return self._best(query, k, self._table.positions(rough.numbers))
-        return self._filtered(query, k, allowed)
+        if allowed is not None:
+            return self._filtered(query, k, allowed)
+        numbers = self._candidates(query, self.refine.at(query) * k, None, num_wanted=k).numbers
+        return self._best(query, k, self._table.positions(numbers))
 
     def _filtered(self, query: Vector, k: int, allowed: Allowed) -> Candidates:
         """Take more candidates until the codes of the others cannot hide a better one.
 
         What a filter keeps may lie where vectors are dense, far from the query, and codes tell little apart there.
         """
-        num_rough = self.refine * k
+        num_rough = self.refine.at(query) * k
         while not self.is_exact_among(len(allowed)) and num_rough < _MUCH * len(allowed):
             rough = self._candidates(query, num_rough, allowed, num_wanted=k)
             places = self._table.positions(rough.numbers)
@@ -119,10 +120,10 @@ class FastScanEngine(IvfEngine):
     def _best(self, query: Vector, k: int, places: Numbers) -> Candidates:
         """Return the best of what stands at these places."""
         rows, scores = best_of(inner_products_at(self._table.rows, places, query), k)
-        return self._found(places[rows], scores)
+        return self._found(places.take(rows), scores)
 
     def _found(self, places: Numbers, scores: NDArray[np.float32]) -> Candidates:
-        return Candidates(self._table.numbers[places], scores, self._table.rows, places)
+        return Candidates(self._table.numbers.take(places), scores, self._table.rows, places)
 
     def _list_parameters(self, nprobe: int, **options: Any) -> Any:
         if self._has_graph:
@@ -143,6 +144,6 @@ class FastScanEngine(IvfEngine):
         state = super().state()
         return replace(
             state,
-            config={**state.config, "refine": self.refine},
+            config={**state.config, "refine": list(self.refine.values)},
             arrays={**state.arrays, "rows": self._table.rows.copy()},
         )

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from index.allowed import Allowed
 from index.catalogue import Matrix, Numbers
 from index.collection import Vector
+from index.effort import Effort
 from index.engine import Candidates, EngineKind, EngineState, VectorTable
 from index.engine_flat import FlatEngine
 from index.engine_ivf import IvfEngine
@@ -90,14 +91,14 @@ class GpuIvfEngine:
         self._upload()
 
     @property
-    def nprobe(self) -> int:
-        """Lists that are read."""
+    def nprobe(self) -> Effort:
+        """Lists that are read; the card reads as many for every query."""
         return self._host.nprobe
 
     @nprobe.setter
-    def nprobe(self, value: int) -> None:
+    def nprobe(self, value: Effort) -> None:
         self._host.nprobe = value
-        self._device.nprobe = value
+        self._device.nprobe = value.largest
 
     @property
     def over_fetch(self) -> int:
@@ -164,7 +165,7 @@ class GpuIvfEngine:
 
     def _upload(self) -> None:
         self._device = faiss.index_cpu_to_gpu(self._resources, 0, self._host.index_without_map())
-        self._device.nprobe = self._host.nprobe
+        self._device.nprobe = self._host.nprobe.largest
         self._dead = set()
 
 

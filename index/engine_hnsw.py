@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from index.allowed import Allowed
 from index.catalogue import Matrix, Numbers
 from index.collection import Vector
+from index.effort import Effort
 from index.engine import Candidates, EngineKind, EngineState, best_of, places_of
 from index.huge_pages import use_huge_pages
 from index.products import inner_products_at
@@ -29,6 +30,7 @@ _SCANNED_A_CANDIDATE = 32
 # A filter that keeps a share of the vectors wants ef_search times this, for equal recall. On 100,000 x 512 with 24 to
 # 256 for it, shares of 0.75, 0.5, 0.25 and 0.1 wanted about 1, 1.1, 2 and 5 times as much (2026-11-29).
 _WIDER, _WIDER_BY_SHARE = 0.2, 0.55
+_KEPT_PARAMETERS = 64
 # Candidates for a page of ten hits.
 _A_PAGE = 26
 
@@ -81,7 +83,7 @@ class HnswEngine:
     has_exact_scores = True
     over_fetch = 1  # what it misses, it never met
 
-    def __init__(self, index: Any, *, ef_search: int, slots: Numbers) -> None:
+    def __init__(self, index: Any, *, ef_search: Effort, slots: Numbers) -> None:
         """Wrap a graph.
 
         Args:
@@ -96,8 +98,8 @@ class HnswEngine:
 
     @property
     def parameters(self) -> Mapping[str, float]:
-        """Candidates kept while walking."""
-        return {"ef_search": self.ef_search}
+        """Candidates kept while walking, at most."""
+        return {"ef_search": self.ef_search.largest}
 
     @property
     def needs_rebuild(self) -> bool:
@@ -140,14 +142,15 @@ class HnswEngine:
         self._state = object()
         self._places = _Places(self._slots)
         self._held: Matrix | None = None
-        self._parameters: Any = None
+        self._parameters: dict[int, Any] = {}
         self._alive = np.packbits(self._slots >= 0, bitorder="little")  # FAISS keeps no reference to it
 
     def is_exact_among(self, num_allowed: int | None) -> bool:
         """Few vectors are all scanned: that costs less than the walk that would find them."""
         if num_allowed is None:
             return False
-        return num_allowed <= max(_SCANNED_ANYWAY, _SCANNED_A_CANDIDATE * self._wide_ef(_A_PAGE, num_allowed))
+        ef_search = self._wide_ef(self.ef_search.largest, _A_PAGE, num_allowed)
+        return num_allowed <= max(_SCANNED_ANYWAY, _SCANNED_A_CANDIDATE * ef_search)
 
     def search(self, query: Vector, k: int, allowed: Allowed | None = None) -> Candidates:
         """Walk the graph; among few allowed vectors, or where the walk meets too few of them, scan those."""
@@ -155,13 +158,13 @@ class HnswEngine:
         if not self._places or k == 0:
             return Candidates(np.empty(0, np.int64), np.empty(0, np.float32))
         if allowed is None:
-            places, scores = self._walk(query, k, max(self.ef_search, k))
+            places, scores = self._walk(query, k, max(self.ef_search.at(query), k))
             return Candidates(self._slots[places], scores, self._block(), places)
         standing = allowed.made(self._state, self._standing)
         if not self.is_exact_among(len(allowed)):
             # Everything around the query is looked at and what is not allowed is left out afterwards. So enough found
             # means that nothing nearer was passed by, also where the filter goes with what the vectors show.
-            ef_search = self._wide_ef(k, len(allowed))
+            ef_search = self._wide_ef(self.ef_search.at(query), k, len(allowed))
             places, scores = self._walk(query, min(ef_search, len(self)), ef_search)
             which = np.flatnonzero(standing.is_allowed[places])[:k]
             if len(which) == k:
@@ -169,10 +172,10 @@ class HnswEngine:
                 return Candidates(self._slots[places], scores[which], self._block(), places)
         return self._scan(query, k, standing.places)
 
-    def _wide_ef(self, k: int, num_allowed: int) -> int:
+    def _wide_ef(self, ef_search: int, k: int, num_allowed: int) -> int:
         share = min(1.0, num_allowed / max(1, len(self)))
         wider = max(1.0, _WIDER + _WIDER_BY_SHARE / share)
-        return math.ceil(max(self.ef_search * wider, (k + 2 * math.sqrt(k)) / share))
+        return math.ceil(max(ef_search * wider, (k + 2 * math.sqrt(k)) / share))
 
     def _walk(self, query: Vector, k: int, ef_search: int) -> tuple[Numbers, NDArray[np.float32]]:
         """Return places in the graph and scores, best first."""
@@ -202,12 +205,14 @@ class HnswEngine:
 
     def _walk_parameters(self, ef_search: int) -> Any:
         """Return parameters that pass over the dead; making them anew is a tenth of a search."""
-        parameters = self._parameters
-        if parameters is None or parameters.efSearch != ef_search:
+        parameters = self._parameters.get(ef_search)
+        if parameters is None:
             parameters = faiss.SearchParametersHNSW(efSearch=ef_search)
             if len(self._places) < len(self._slots):
                 parameters.sel = faiss.IDSelectorBitmap(self._alive)
-            self._parameters = parameters
+            if len(self._parameters) >= _KEPT_PARAMETERS:  # every filter wants its own
+                self._parameters.clear()
+            self._parameters[ef_search] = parameters
         return parameters
 
     def vectors(self, numbers: Numbers) -> Matrix:
@@ -220,4 +225,4 @@ class HnswEngine:
             "index": faiss.serialize_index(self._index),
             "slots": self._slots.copy(),
         }
-        return EngineState(self.kind, {"ef_search": self.ef_search}, arrays)
+        return EngineState(self.kind, {"ef_search": list(self.ef_search.values)}, arrays)

@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from index.allowed import Allowed
 from index.catalogue import Matrix, Numbers
 from index.collection import Vector
+from index.effort import Effort
 from index.engine import Candidates, EngineKind, EngineState
 
 # Untyped: the stubs that come with FAISS 1.15 contradict the library.
@@ -89,7 +90,7 @@ class IvfEngine:
     has_exact_scores = False
 
     def __init__(
-        self, index: Any, *, kind: EngineKind, nprobe: int, num_trained: int, growth: float, numbers: set[int]
+        self, index: Any, *, kind: EngineKind, nprobe: Effort, num_trained: int, growth: float, numbers: set[int]
     ) -> None:
         """Wrap a trained index.
 
@@ -108,12 +109,12 @@ class IvfEngine:
         self._num_trained = num_trained
         self._growth = growth
         self._held = numbers
-        self._plain: Any = None
+        self._plain: dict[int, Any] = {}
 
     @property
     def parameters(self) -> Mapping[str, float]:
-        """Lists, and how many of them are read."""
-        return {"nprobe": self.nprobe, "nlist": int(self._index.nlist)}
+        """Lists, and how many of them are read at most."""
+        return {"nprobe": self.nprobe.largest, "nlist": int(self._index.nlist)}
 
     @property
     def needs_rebuild(self) -> bool:
@@ -152,13 +153,13 @@ class IvfEngine:
     def _candidates(self, query: Vector, k: int, allowed: Allowed | None, *, num_wanted: int) -> Candidates:
         """Do so; of the candidates, so many are wanted in the end."""
         if allowed is None:
-            return self._read(query, min(k, len(self)), self._plain_parameters())
+            return self._read(query, min(k, len(self)), self._plain_parameters(self.nprobe.at(query)))
         k = min(k, len(allowed))
         if not k or not len(self):
             return Candidates(np.empty(0, np.int64), np.empty(0, np.float32))
         selector = allowed.made(_Selector, _Selector).faiss
         share, num_lists = min(1.0, len(allowed) / len(self)), int(self._index.nlist)
-        nprobe = min(num_lists, math.ceil(self.nprobe * math.pow(share, -_FILTER_POWER)))
+        nprobe = min(num_lists, math.ceil(self.nprobe.at(query) * math.pow(share, -_FILTER_POWER)))
         if share < _FEW_ALLOWED:
             nprobe = num_lists
         found = self._read(query, k, self._list_parameters(nprobe, sel=selector))
@@ -191,11 +192,11 @@ class IvfEngine:
     def _list_parameters(self, nprobe: int, **options: Any) -> Any:
         return faiss.SearchParametersIVF(nprobe=nprobe, **options)
 
-    def _plain_parameters(self) -> Any:
+    def _plain_parameters(self, nprobe: int) -> Any:
         """Return parameters without a selector; making them anew is a part of every search that can be saved."""
-        nprobe, parameters = self.nprobe, self._plain
-        if parameters is None or parameters.nprobe != nprobe:
-            self._plain = parameters = self._list_parameters(nprobe)
+        parameters = self._plain.get(nprobe)
+        if parameters is None:
+            self._plain[nprobe] = parameters = self._list_parameters(nprobe)
         return parameters
 
     def vectors(self, numbers: Numbers) -> Matrix | None:
@@ -213,7 +214,7 @@ class IvfEngine:
 
     def state(self) -> EngineState:
         """Copy itself out."""
-        config: dict[str, JsonValue] = {"nprobe": self.nprobe, "num_trained": self._num_trained}
+        config: dict[str, JsonValue] = {"nprobe": list(self.nprobe.values), "num_trained": self._num_trained}
         arrays: dict[str, NDArray[Any]] = {
             "index": faiss.serialize_index(self._index),
             "numbers": self.numbers(),

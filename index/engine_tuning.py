@@ -1,8 +1,8 @@
 """How much of the true neighbours an engine finds, and the cheapest parameters that find enough.
 
 Queries lie near stored vectors, and are weighted the way searches weight them: ``[(1 - w) v ; w e]`` for w in
-{0, 0.5, 1}; whichever weight a search has, it shall find enough. A stored vector itself would be too easy: the engine
-has put it into the middle of what is to be found.
+{0, 0.5, 1}; each weight has parameters of its own, and shall find enough with them. A stored vector itself would be too
+easy: the engine has put it into the middle of what is to be found.
 """
 
 from __future__ import annotations
@@ -10,19 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.catalogue import Matrix, Numbers
+from index.effort import STRUCTURE_WEIGHTS, Effort
 from index.engine import Engine, EngineKind
 from index.engine_building import VectorSource
 
 NUM_NEIGHBOURS = 10
-STRUCTURE_WEIGHTS = (0.0, 0.5, 1.0)
 _TOLERANCE = 1e-5
 _SLACK = 16
-# Towards another stored vector.
+# Towards another stored vector, and as far to where none lies: words and sketches do not lie among pictures.
 _MOVED_BY = 0.25
 # Recalls that are no different, by the number of queries they are measured with.
 _ALIKE = 0.005
@@ -35,10 +36,15 @@ def mixed_queries(source: VectorSource, num_stored: int, seed: int) -> Matrix:
     pairs = source.pairs(np.sort(chosen).tolist())[1]
     half = pairs.shape[1] // 2
     views = (pairs + _MOVED_BY * chance.permutation(pairs)).reshape(len(pairs), 2, half)
-    lengths = np.linalg.norm(views, axis=2, keepdims=True)
-    pairs = (views / np.where(lengths > 0, lengths, 1)).reshape(pairs.shape).astype(np.float32)
+    aside = _of_length_one(chance.standard_normal(views.shape))
+    pairs = _of_length_one(views + _MOVED_BY * aside).reshape(pairs.shape).astype(np.float32)
     scales = [np.repeat([1 - w, w], half).astype(np.float32) for w in STRUCTURE_WEIGHTS]
     return np.concatenate([pairs * scale for scale in scales])
+
+
+def _of_length_one(rows: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
+    return rows / np.where(lengths > 0, lengths, 1)
 
 
 def tenth_scores(queries: Matrix, source: VectorSource) -> NDArray[np.float32]:
@@ -81,8 +87,14 @@ def lowest_recall(
 ) -> float:
     """Return the recall of the structure weight that fares worst, of queries from `mixed_queries`; see `recall`."""
     size = len(queries) // len(STRUCTURE_WEIGHTS)
-    parts = [slice(start, start + size) for start in range(0, size * len(STRUCTURE_WEIGHTS), max(1, size))]
+    parts = [part_of(queries, place) for place in range(len(STRUCTURE_WEIGHTS) if size else 0)]
     return min((recall(queries[part], tenths[part], candidates[part], source) for part in parts), default=1.0)
+
+
+def part_of(queries: Matrix, place: int) -> slice:
+    """Return where the queries of one structure weight stand among those from `mixed_queries`."""
+    size = len(queries) // len(STRUCTURE_WEIGHTS)
+    return slice(place * size, (place + 1) * size)
 
 
 def find_candidates(engine: Engine, queries: Matrix, over_fetch: int | None) -> list[Numbers]:
@@ -94,9 +106,9 @@ def find_candidates(engine: Engine, queries: Matrix, over_fetch: int | None) -> 
 def tune(
     engine: Engine, source: VectorSource, *, target: float, num_stored: int, over_fetch: int | None, seed: int = 0
 ) -> float:
-    """Set the cheapest parameter whose recall reaches the target.
+    """Set the cheapest parameters whose recall reaches the target, for each structure weight.
 
-    Where none does, because what the engine keeps of a vector is too coarse, the cheapest one that comes about as near
+    Where none do, because what the engine keeps of a vector is too coarse, the cheapest ones that come about as near
     as any.
 
     Returns:
@@ -106,19 +118,44 @@ def tune(
         return 1.0
     queries = mixed_queries(source, num_stored, seed)
     tenths = tenth_scores(queries, source)
-    reached = 0.0
+    return tune_with(engine, queries, tenths, source, target=_beyond_chance(target, num_stored), over_fetch=over_fetch)
+
+
+def _beyond_chance(target: float, num_queries: int) -> float:
+    """Return what these queries must show so that others come to the target too: a standard error more."""
+    if target >= 1:
+        return target
+    return min(1.0, target + math.sqrt(target * (1 - target) / (NUM_NEIGHBOURS * num_queries)))
+
+
+def tune_with(
+    engine: Engine,
+    queries: Matrix,
+    tenths: NDArray[np.float32],
+    source: VectorSource,
+    *,
+    target: float,
+    over_fetch: int | None,
+) -> float:
+    """Do what `tune` does, with these queries: as many of each structure weight, one weight after the other."""
     ladders = ladders_of(engine)
     for other in ladders[1:]:
-        other.set_on(engine, other.values[-1])
-    for ladder in ladders:
+        other.set_on(engine, Effort.even(other.values[-1]))
+    lowest = 1.0
+    for place in range(len(STRUCTURE_WEIGHTS)):
+        part = part_of(queries, place)
+        reached = 0.0
+        for ladder in ladders:
 
-        def measure(value: int, ladder: Ladder = ladder) -> float:
-            ladder.set_on(engine, value)
-            return lowest_recall(queries, tenths, find_candidates(engine, queries, over_fetch), source)
+            def measure(value: int, ladder: Ladder = ladder, place: int = place, part: slice = part) -> float:
+                ladder.set_place(engine, place, value)
+                found = find_candidates(engine, queries[part], over_fetch)
+                return recall(queries[part], tenths[part], found, source)
 
-        chosen, reached = cheapest_enough(ladder.values or (0,), measure, min(target, reached or target))
-        ladder.set_on(engine, chosen)
-    return reached
+            chosen, reached = cheapest_enough(ladder.values or (0,), measure, min(target, reached or target))
+            ladder.set_place(engine, place, chosen)
+        lowest = min(lowest, reached)
+    return lowest
 
 
 def cheapest_enough(values: Sequence[int], measure: Callable[[int], float], target: float) -> tuple[int, float]:
@@ -139,14 +176,25 @@ class Ladder:
     name: str = ""
     values: tuple[int, ...] = ()
 
-    def set_on(self, engine: Engine, value: int) -> None:
+    def set_on(self, engine: Engine, effort: Effort) -> None:
         """Set the parameter; an engine may answer searches meanwhile."""
         if self.name:
-            setattr(engine, self.name, value)
+            setattr(engine, self.name, effort)
 
-    def above(self, engine: Engine) -> tuple[int, ...]:
-        """Return the values that look further than the engine does now."""
-        return tuple(value for value in self.values if value > engine.parameters[self.name])
+    def set_place(self, engine: Engine, place: int, value: int) -> None:
+        """Set it for one of the structure weights."""
+        if self.name:
+            setattr(engine, self.name, self.of(engine).replaced(place, value))
+
+    def of(self, engine: Engine) -> Effort:
+        """Return what an approximate engine has."""
+        effort: Effort = getattr(engine, self.name)
+        return effort
+
+    def from_now(self, engine: Engine, place: int) -> tuple[int, ...]:
+        """Return what a structure weight has now, and the values that look further."""
+        now = self.of(engine).values[place]
+        return now, *(value for value in self.values if value > now)
 
 
 def ladders_of(engine: Engine) -> tuple[Ladder, ...]:

@@ -10,6 +10,7 @@ from threading import Event, Lock, Thread
 
 from index.allowed import FilterMemory
 from index.catalogue import Catalogue, CatalogueReader, Matrix, Numbers
+from index.effort import STRUCTURE_WEIGHTS
 from index.engine import Engine, EngineKind, EngineState
 from index.engine_building import EngineBuilder
 from index.engine_choice import Machine, choose_engine, first_engine
@@ -19,6 +20,8 @@ from index.engine_tuning import (
     ladder_of,
     lowest_recall,
     mixed_queries,
+    part_of,
+    recall,
     tenth_scores,
     tune,
 )
@@ -307,29 +310,29 @@ class Maintenance:
                 return
             queries = mixed_queries(view.reader, settings.num_tuning_queries, seed=int(time.time()))
             ladder = ladder_of(view.engine)
-            values = (int(view.engine.parameters[ladder.name]), *ladder.above(view.engine))
             view.release()
             self._doing("tuning", 0.95)
             tenths = tenth_scores(queries, view.reader)
+        lowest = 1.0
+        for place, weight in enumerate(STRUCTURE_WEIGHTS):
+            part = part_of(queries, place)
 
-        def measure(value: int) -> float:
+            def measure(value: int, place: int = place, part: slice = part) -> float:
+                with self._live.view() as view:
+                    ladder.set_place(view.engine, place, value)
+                    candidates = find_candidates(view.engine, queries[part], settings.over_fetch)
+                    view.release()
+                    return recall(queries[part], tenths[part], candidates, view.reader)
+
             with self._live.view() as view:
-                ladder.set_on(view.engine, value)
-                candidates = find_candidates(view.engine, queries, settings.over_fetch)
-                view.release()
-                return lowest_recall(queries, tenths, candidates, view.reader)
-
-        value, self.self_check_recall = cheapest_enough(values, measure, settings.recall_target)
-        with self._live.view() as view:
-            ladder.set_on(view.engine, value)
+                values = ladder.from_now(view.engine, place)
+            value, reached = cheapest_enough(values, measure, settings.recall_target)
+            with self._live.view() as view:
+                ladder.set_place(view.engine, place, value)
+            lowest = min(lowest, reached)
+            _logger.info("looked again: recall %.3f at %s %d, structure weight %g", reached, ladder.name, value, weight)
+        self.self_check_recall = lowest
         self._done()
-        _logger.info(
-            "looked again with %d queries: recall %.3f at %s %d",
-            len(queries),
-            self.self_check_recall,
-            ladder.name,
-            value,
-        )
 
     def _doing(self, activity: str, progress: float = 0.0) -> None:
         self.activity, self.progress = activity, progress

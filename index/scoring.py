@@ -34,14 +34,18 @@ class Scored:
         """Return some of them."""
         return Scored(self.numbers[which], self.vectors[which], self.scores[which])
 
+    def at(self, places: Numbers) -> Scored:
+        """Return some of them by their places: quicker than `take`."""
+        return Scored(self.numbers.take(places), self.vectors.take(places, axis=0), self.scores.take(places))
+
 
 def exact_scores(query: Vector, pairs: Matrix) -> NDArray[np.float32]:
     """Return ``query . pair`` for each row of ``pairs``, shape ``(N, 2 D)``, summed in float64."""
     wide = query.astype(np.float64)
     scores = np.empty(len(pairs), dtype=np.float32)
     for start in range(0, len(pairs), _ROWS_AT_ONCE):
-        rows = pairs[start : start + _ROWS_AT_ONCE]
-        scores[start : start + len(rows)] = (rows * wide).sum(axis=1)
+        rows = pairs[start : start + _ROWS_AT_ONCE].astype(np.float64)
+        scores[start : start + len(rows)] = np.vecdot(rows, wide)
     return scores
 
 

@@ -184,8 +184,8 @@ def _hopeful(request: SearchRequest, candidates: Candidates, tolerance: float) -
 
 def _score(query: Vector, candidates: Candidates, engine: Engine, reader: CatalogueReader) -> Scored:
     numbers = candidates.numbers
-    if candidates.block is not None:
-        pairs: Matrix | None = candidates.block[candidates.places]
+    if candidates.block is not None and candidates.places is not None:
+        pairs: Matrix | None = candidates.block.take(candidates.places, axis=0)
     else:
         pairs = engine.vectors(numbers)
     if pairs is None:
@@ -199,14 +199,14 @@ def _rank(request: SearchRequest, scored: Scored, reader: CatalogueReader) -> Sc
         scored = scored.take(_at_least(scored, request.min_score))
     if request.after is not None:
         scored = _drop_seen(scored, request.after, reader)
-    order = np.argsort(-scored.scores, kind="stable")
-    descending = scored.scores[order[: request.num_wanted + 1]]
+    order = (-scored.scores).argsort(kind="stable")
+    descending = scored.scores.take(order[: request.num_wanted + 1])
     if np.count_nonzero(descending[1:] == descending[:-1]):  # else no name decides
         scored = best(scored, request.num_wanted)
         numbers, scores = scored.numbers.tolist(), scored.scores.tolist()
         names = reader.names(numbers)
         order = np.array(sorted(range(len(scored)), key=lambda place: (-scores[place], names[numbers[place]])))
-    return scored.take(order[: request.num_wanted])
+    return scored.at(order[: request.num_wanted])
 
 
 def _drop_seen(scored: Scored, after: SearchPosition, reader: CatalogueReader) -> Scored:

@@ -34,7 +34,7 @@ class LocalSettings:
     flat_limit: int = 100_000
     use_gpu: bool = True
     recall_target: float = 0.98
-    num_tuning_queries: int = 96
+    num_tuning_queries: int = 256
     over_fetch: int | None = None
     exact_filter_limit: int = 500
     retrain_growth: float = 2.0

@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from index.catalogue import Matrix, Numbers
 from index.collection import NewImage, Page, SearchHit
 from index.local import LocalCollection
 from index.settings import LocalSettings
@@ -22,6 +24,25 @@ from index.settings import LocalSettings
 DIMENSION = 8
 FINGERPRINT = "model-a"
 QUIET = LocalSettings(self_check_seconds=0, snapshot_seconds=1e9)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A vector source in memory."""
+
+    held: Numbers
+    rows: Matrix
+
+    def numbers(self) -> Numbers:
+        return self.held
+
+    def pairs(self, numbers: list[int]) -> tuple[Numbers, Matrix]:
+        places = np.flatnonzero(np.isin(self.held, numbers))
+        return self.held[places], self.rows[places]
+
+    def all_pairs(self) -> Iterator[tuple[Numbers, Matrix]]:
+        for start in range(0, len(self.held), 100):
+            yield self.held[start : start + 100], self.rows[start : start + 100]
 
 
 def unit_vector(seed: int, dimension: int = DIMENSION) -> NDArray[np.float32]:

@@ -4,8 +4,7 @@ import logging
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import faiss
@@ -14,7 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from index.allowed import Allowed
-from index.catalogue import Matrix, Numbers
+from index.catalogue import Matrix
+from index.effort import Effort
 from index.engine import Engine, EngineKind
 from index.engine_building import EngineBuilder, num_lists
 from index.engine_choice import Machine, choose_engine, engine_bytes, first_engine, look_at_machine
@@ -22,7 +22,7 @@ from index.engine_fast_scan import FastScanEngine
 from index.engine_ivf import IvfEngine
 from index.engine_tuning import find_candidates, mixed_queries, recall, tenth_scores, tune
 from index.settings import LocalSettings
-from tests.index.builders import QUIET, open_local, picture, query_vector, shown, wait_until
+from tests.index.builders import QUIET, Rows, open_local, picture, query_vector, shown, wait_until
 
 WIDTH = 16
 CPU_KINDS = [
@@ -34,25 +34,6 @@ CPU_KINDS = [
     EngineKind.HNSW,
 ]
 ROOT = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """A vector source in memory."""
-
-    held: Numbers
-    rows: Matrix
-
-    def numbers(self) -> Numbers:
-        return self.held
-
-    def pairs(self, numbers: list[int]) -> tuple[Numbers, Matrix]:
-        places = np.flatnonzero(np.isin(self.held, numbers))
-        return self.held[places], self.rows[places]
-
-    def all_pairs(self) -> Iterator[tuple[Numbers, Matrix]]:
-        for start in range(0, len(self.held), 100):
-            yield self.held[start : start + 100], self.rows[start : start + 100]
 
 
 def pairs_of_units(num: int, seed: int = 0) -> Matrix:
@@ -416,10 +397,10 @@ def test_an_engine_that_finds_too_little_looks_further(folder: Path) -> None:
         engine = collection._live._engine
         assert isinstance(engine, IvfEngine)
         assert engine.parameters["nlist"] > 8
-        engine.nprobe = 1  # as if pictures of another kind had come, which other lists hold
+        engine.nprobe = Effort.even(1)  # as if pictures of another kind had come, which other lists hold
         assert collection.self_check() < 0.9
         collection._maintenance._check_time -= 3600
-        wait_until(lambda: engine.nprobe > 1 and collection.status().activity is None)
+        wait_until(lambda: engine.nprobe.largest > 1 and collection.status().activity is None)
         recall_now = collection.status().self_check_recall
         assert recall_now is not None
         assert recall_now >= settings.recall_target

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from index.effort import Effort
 from index.engine_hnsw import HnswEngine, new_graph
 from index.huge_pages import use_huge_pages
 
@@ -31,7 +32,7 @@ def test_a_graph_is_settled_in_huge_pages_and_finds_the_same() -> None:
     rows = np.random.default_rng(0).standard_normal((20_000, 128)).astype(np.float32)  # 10 MB
     graph = new_graph(128)
     graph.add(rows)
-    engine = HnswEngine(graph, ef_search=32, slots=np.arange(len(rows), dtype=np.int64))
+    engine = HnswEngine(graph, ef_search=Effort.even(32), slots=np.arange(len(rows), dtype=np.int64))
     found = engine.search(rows[7], 10)
     engine.settle()
     again = engine.search(rows[7], 10)

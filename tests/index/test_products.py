@@ -42,3 +42,16 @@ def test_products_at_places_are_those_of_the_rows_there(
     query = chance.standard_normal(32).astype(np.float32)
     places = np.sort(chance.permutation(3001)[:num_places])
     np.testing.assert_allclose(inner_products_at(rows, places, query), rows[places] @ query, atol=1e-4)
+
+
+def test_products_leave_the_number_of_threads_of_faiss_as_it_was() -> None:
+    library = pytest.importorskip("faiss")
+    rows, query = np.ones((8, 4), np.float32), np.ones(4, np.float32)
+    before = library.omp_get_max_threads()
+    try:
+        for number in (1, 3):
+            library.omp_set_num_threads(number)
+            inner_products_at(rows, np.array([1, 5]), query)
+            assert library.omp_get_max_threads() == number
+    finally:
+        library.omp_set_num_threads(before)

@@ -1,0 +1,60 @@
+"""How far an approximate engine looks for a query, by how much of the query is structure.
+
+A query is ``[(1 - w) v ; w e]``. Where one view is left out, neighbours are found in other places than where both
+count, and what is far enough for one weight is too far or too near for another.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from index.collection import Vector
+
+# Those that engines are tuned with: one view, both, the other.
+STRUCTURE_WEIGHTS = (0.0, 0.5, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """A parameter that trades time for recall.
+
+    Attributes:
+        values: For each of `STRUCTURE_WEIGHTS`.
+    """
+
+    values: tuple[int, int, int]
+
+    @staticmethod
+    def even(value: int) -> Effort:
+        """Return the same for every weight."""
+        return Effort((value, value, value))
+
+    @property
+    def largest(self) -> int:
+        """The most that any weight takes."""
+        return max(self.values)
+
+    def at(self, query: Vector) -> int:
+        """Return the value for a query, shape ``(2 D,)``; between two weights that are known it goes in a line."""
+        appearance, both, structure = self.values
+        if appearance == both == structure:
+            return both
+        weight = structure_weight(query)
+        if weight <= 0.5:
+            return math.ceil(appearance + 2 * weight * (both - appearance))
+        return math.ceil(both + (2 * weight - 1) * (structure - both))
+
+    def replaced(self, place: int, value: int) -> Effort:
+        """Return it with another value for one of the weights."""
+        first, second, third = (value if each == place else old for each, old in enumerate(self.values))
+        return Effort((first, second, third))
+
+
+def structure_weight(query: Vector) -> float:
+    """Return how much of a query, shape ``(2 D,)``, is structure: the w of ``[(1 - w) v ; w e]`` with unit vectors."""
+    half = len(query) // 2
+    first, second = query[:half], query[half:]
+    appearance, structure = math.sqrt(first.dot(first)), math.sqrt(second.dot(second))
+    whole = appearance + structure
+    return structure / whole if whole else 0.5
