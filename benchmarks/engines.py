@@ -27,6 +27,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.page_parts import BY_HAND
 from benchmarks.results import alternate, write_result
 from benchmarks.stored_vectors import engines_over, unit
 from index.catalogue import Matrix, Numbers
@@ -45,8 +46,6 @@ THEIRS = (
     "HNSW32,Flat",
     "HNSW32,Flat:120",
 )
-# Ours, tuned on the queries of the comparison as FAISS is.
-BY_HAND = "_by_hand"
 OURS = ("ivf_sq8", "ivf_pq", "ivf_pq4", "hnsw")
 _BATCH = 8192
 # Where a curve may end.

@@ -7,6 +7,8 @@ from typing import Any
 
 Result = Mapping[str, Any]
 
+# Ends the name of ours tuned on the queries of the comparison, as FAISS is.
+BY_HAND = "_by_hand"
 # Suffixes of results of other machines, beside those of the first: each kind of processor has its own limits.
 OTHER_MACHINES = ("avx512",)
 

@@ -255,6 +255,8 @@ def test_what_cannot_reach_the_target_does_not_read_everything_for_it() -> None:
 
 def test_more_lists_for_more_vectors_but_never_thin_ones() -> None:
     assert [num_lists(n) for n in (0, 1, 38, 78, 10_000, 1_000_000)] == [1, 1, 1, 2, 256, 4000]
+    of_quick_codes = [num_lists(n, EngineKind.IVF_PQ4) for n in (0, 78, 10_000, 100_000, 1_000_000)]
+    assert of_quick_codes == [1, 2, 256, 2500, 4000]
 
 
 CPU = Machine(has_faiss=True, num_gpus=0)
