@@ -43,6 +43,7 @@ THEIRS = (
     "IVF{lists},SQ8",
     "IVF{lists},PQ{half}x4fs,RFlat",
     "IVF{lists}_HNSW32,PQ{half}x4fs,RFlat",
+    "IVF{many}_HNSW32,PQ{half}x4fs,RFlat",
     "HNSW32,Flat",
     "HNSW32,Flat:120",
 )
@@ -106,7 +107,7 @@ def measure(
             view = stack.enter_context(collection._live.view())  # once: nothing changes meanwhile
             contestants |= _ours(f"ours_{kind}", collection, view, seconds, trial)
         for spec in theirs:
-            name = spec.replace("{lists}", str(num_lists(num))).replace("{half}", str(width))
+            name = spec.format(lists=num_lists(num), many=2 * num_lists(num), half=width)
             contestants[f"faiss_{name}"] = _tuned_by_hand(name, trial)
         rates = alternate(
             rounds,
