@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any
@@ -32,7 +32,8 @@ from benchmarks.results import alternate, write_result
 from benchmarks.stored_vectors import engines_over
 from index.allowed import USES_FOR_A_COPY, Allowed
 from index.catalogue import Matrix, Numbers
-from index.engine_tuning import NUM_NEIGHBOURS, STRUCTURE_WEIGHTS, recall, tenth_scores
+from index.effort import STRUCTURE_WEIGHTS
+from index.engine_tuning import NUM_NEIGHBOURS, recall, tenth_scores
 from index.filters import Filter, parse_filter
 from index.half_copy import HalfCopy
 from index.local import LocalCollection
@@ -40,7 +41,13 @@ from index.search import SearchRequest, rank_among
 
 SHARES = (0.01, 0.1, 0.5)
 OURS = ("flat", "hnsw", "ivf_sq8", "ivf_pq4")
-THEIRS = ("IVF{lists},Flat", "IVF{lists},SQ8", "HNSW32,Flat")
+THEIRS = (
+    "IVF{lists},Flat",
+    "IVF{lists},SQ8",
+    "IVF{lists}_HNSW32,PQ{half}x4fs,RFlat",
+    "HNSW32,Flat",
+    "HNSW32,Flat:120",
+)
 # A filter reads more lists, or walks further, than a search without one.
 _MORE_HNSW = (768, 1024, 1536, 2048, 4096)
 _MORE_PROBES = (384, 512, 1024)
@@ -88,7 +95,7 @@ def measure(
     asked = perturbed(real, num_queries, width, seed=2)
     queries = np.concatenate([weighted(asked, weight) for weight in STRUCTURE_WEIGHTS])
     ranks = np.random.default_rng(3).permutation(num)
-    indices = {spec: filled_index(spec.replace("{lists}", str(num_lists(num))), stored) for spec in theirs}
+    indices = {spec: filled_index(spec.format(lists=num_lists(num), half=width), stored) for spec in theirs}
     exact = faiss.IndexFlatIP(stored.shape[1])
     exact.add(stored)
     metadata = [{"rank": int(rank)} for rank in ranks]
@@ -98,7 +105,7 @@ def measure(
         for share in SHARES:
             trial = _Trial.of(stored, np.flatnonzero(ranks < share * num), queries, target)
             contestants: dict[str, Search] = {
-                "exact_selected": _selecting(exact, trial, faiss.SearchParameters, {}),
+                "exact_selected": _selecting(exact, trial, "", {}),
                 "exact_gathered": _gathering(trial),
             }
             chosen = {}
@@ -216,32 +223,52 @@ def _compared(
 
 def _tuned_by_hand(spec: str, index: Any, trial: _Trial) -> tuple[Search, str]:
     """Return the fastest of all settings and both selectors that reaches the recall, else the most thorough one."""
-    is_graph = spec.startswith("HNSW")
-    kind = faiss.SearchParametersHNSW if is_graph else faiss.SearchParametersIVF
     most, best = None, None
-    values = [int(setting.partition("=")[2]) for setting in faiss_settings(spec)]
-    for value in (*values, *(_MORE_HNSW if is_graph else _MORE_PROBES)):
-        option = {"efSearch" if is_graph else "nprobe": value}
+    for options in _settings(spec):
+        told = " ".join(map(str, options.values()))
         for batch in (False, True):
-            if batch and (best is None or best[1] != f"{value}, bitmap"):
+            if batch and (best is None or best[1] != f"{told}, bitmap"):
                 continue
-            search = _selecting(index, trial, kind, option, batch=batch)
-            most = (search, f"{value}, {'batch' if batch else 'bitmap'}", _rate(search, trial.queries))
+            search = _selecting(index, trial, spec, options, batch=batch)
+            most = (search, f"{told}, {'batch' if batch else 'bitmap'}", _rate(search, trial.queries))
             if min(trial.recalls(search)) >= trial.target and (best is None or most[2] > best[2]):
                 best = most
-        if best is not None and most is not None and most[2] < 0.7 * best[2]:
+        # Slower and slower from here on, where there is one parameter.
+        if best is not None and most is not None and len(options) == 1 and most[2] < 0.7 * best[2]:
             break
     kept = best or most
     assert kept is not None
     return kept[:2]
 
 
-def _selecting(
-    index: Any, trial: _Trial, kind: Callable[..., Any], options: dict[str, int], *, batch: bool = False
-) -> Search:
+def _settings(spec: str) -> list[dict[str, int]]:
+    """List the parameters to try, cheapest first."""
+    settings = [
+        {name: int(value) for name, _, value in (part.partition("=") for part in setting.split(","))}
+        for setting in faiss_settings(spec)
+    ]
+    if spec.startswith("HNSW"):
+        return settings + [{"efSearch": value} for value in _MORE_HNSW]
+    factors = [{"k_factor_rf": factor} for factor in (4, 16, 64)] if "RFlat" in spec else [{}]
+    return settings + [{"nprobe": value, **factor} for value in _MORE_PROBES for factor in factors]
+
+
+def _parameters(spec: str, selector: Any, options: Mapping[str, int]) -> Any:
+    """Return a selector and settings as FAISS takes them for an index of this kind; none for an exact scan."""
+    if not spec:
+        return faiss.SearchParameters(sel=selector)
+    if spec.startswith("HNSW"):
+        return faiss.SearchParametersHNSW(sel=selector, **options)
+    lists = faiss.SearchParametersIVF(sel=selector, nprobe=options["nprobe"])
+    if "RFlat" not in spec:
+        return lists
+    return faiss.IndexRefineSearchParameters(k_factor=options["k_factor_rf"], base_index_params=lists)
+
+
+def _selecting(index: Any, trial: _Trial, spec: str, options: Mapping[str, int], *, batch: bool = False) -> Search:
     bits = np.packbits(np.isin(np.arange(len(trial.stored)), trial.allowed), bitorder="little")
     selector = faiss.IDSelectorBatch(trial.allowed) if batch else faiss.IDSelectorBitmap(bits)
-    parameters = kind(sel=selector, **options)
+    parameters = _parameters(spec, selector, options)
 
     def search(query: NDArray[np.float32]) -> Numbers:
         assert bits is not None  # FAISS keeps no reference to it

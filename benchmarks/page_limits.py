@@ -167,4 +167,4 @@ def _contestant(key: str) -> str:
     if key.startswith("exact"):
         return {"exact_selected": "FAISS flat, bitmap", GATHERED: "matching rows copied and multiplied, NumPy"}[key]
     who, _, what = key.partition("_")
-    return f"{'FAISS' if who == 'faiss' else who} {what.replace('{lists}', '')}"
+    return f"{'FAISS' if who == 'faiss' else who} {what.replace('{lists}', '').replace('{half}', '')}"

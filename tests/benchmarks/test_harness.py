@@ -98,7 +98,7 @@ def test_filters_are_compared_with_the_exact_answer() -> None:
         rounds=1,
         target=0.9,
         ours=["flat", "hnsw", "ivf_sq8"],
-        theirs=["IVF{lists},Flat", "HNSW32,Flat"],
+        theirs=["IVF{lists},Flat", "HNSW32,Flat", "IVF{lists},PQ{half}x4fs,RFlat"],
     )
     for share, found in figures["shares"].items():
         assert found["num_matching"] == round(1500 * float(share))
