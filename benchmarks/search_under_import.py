@@ -26,6 +26,7 @@ from typing import Any
 import httpx
 
 from benchmarks import service_process
+from benchmarks.quiet import no_collections
 from benchmarks.reference_model import write_reference_model
 from benchmarks.results import summarise_milliseconds, write_result
 
@@ -168,7 +169,7 @@ def _search(
 ) -> None:
     """Search at a fixed rate, by each kind in turn."""
     started = time.perf_counter()
-    with httpx.Client(base_url=url, timeout=120) as client:
+    with no_collections(), httpx.Client(base_url=url, timeout=120) as client:
         for turn, kind in enumerate(itertools.cycle(searching.kinds)):
             due = started + turn / (len(searching.kinds) * searching.rate)
             if due - started >= seconds:

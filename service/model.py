@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import structlog
 
@@ -23,15 +24,21 @@ def load_model(settings: Settings) -> TwoViewEncoder:
     return load_encoder(settings.model, device=settings.device, execution=_execution(settings))
 
 
-def load_model_for_quick_start(settings: Settings) -> tuple[TwoViewEncoder, BackendChange]:
+def load_model_for_quick_start(
+    settings: Settings, then: Callable[[], None] = lambda: None
+) -> tuple[TwoViewEncoder, BackendChange]:
     """Load the model, run by torch, and say what changes it to the backend that `load_model` waits for.
+
+    Args:
+        settings: Of the service.
+        then: Called after the change, in its thread, whether or not it came to one.
 
     Raises:
         ModelError: If it cannot be loaded, or the backend asked for is not there.
     """
     backend = check_execution(_execution(settings), device=resolve_device(settings.device))
     encoder = load_encoder(settings.model, device=settings.device, in_place=backend == "openvino")
-    return encoder, BackendChange(encoder, settings)
+    return encoder, BackendChange(encoder, settings, then)
 
 
 class BackendChange:
@@ -43,11 +50,13 @@ class BackendChange:
     Args:
         encoder: Run by torch until then.
         settings: Say which backend it shall be.
+        then: Called when it is done or has failed.
     """
 
-    def __init__(self, encoder: TwoViewEncoder, settings: Settings) -> None:
+    def __init__(self, encoder: TwoViewEncoder, settings: Settings, then: Callable[[], None] = lambda: None) -> None:
         self._encoder = encoder
         self._settings = settings
+        self._then = then
         self._thread = threading.Thread(target=self._run, name="backend-change")
 
     @property
@@ -69,6 +78,7 @@ class BackendChange:
         except Exception:
             # Whatever it is: torch serves what it did, and goes on.
             logger.exception("backend_change_failed")
+        self._then()
 
 
 def _execution(settings: Settings) -> Execution:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from benchmarks.quiet import no_collections
 from benchmarks.results import summarise_milliseconds
 
 TIMEOUT_SECONDS = 60.0
@@ -134,10 +135,11 @@ def _together(works: Sequence[Callable[[Outcome], None]], started: float) -> Out
     threads = [
         threading.Thread(target=work, args=(outcome,)) for work, outcome in zip(works, outcomes, strict=True)
     ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with no_collections():
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     return Outcome(
         seconds=[second for outcome in outcomes for second in outcome.seconds],
         answers=[answer for outcome in outcomes for answer in outcome.answers],
