@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def no_collections() -> Iterator[None]:
-    """Collect no garbage meanwhile: with torch imported, that takes a fifth of a second, and looks like the server's."""
+    """Collect no garbage meanwhile: a fifth of a second with torch imported, which would count as the server's."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
