@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -85,10 +84,9 @@ def run(settings: Settings) -> None:
     configure_logging(settings.log_format, settings.log_level)
     keys = KeyStore.load(settings.api_keys) if settings.api_keys is not None else None
     check_bind_address(settings.host, has_keys=bool(keys), allow_unauthenticated=settings.allow_unauthenticated)
-    encoder, backend_change = load_model_for_quick_start(settings, then=partial(set_apart_what_stays, clean=True))
+    encoder, backend_change = load_model_for_quick_start(settings, then=set_apart_what_stays)
     with closing(open_collection(settings, encoder, wait=False)) as collection:
         app = create_app(settings, encoder=encoder, collection=collection, keys=keys, backend_change=backend_change)
-        set_apart_what_stays(clean=False)  # at once: cleaning would keep the first request waiting
         _serve(app, settings)
 
 
