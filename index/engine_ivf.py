@@ -73,14 +73,18 @@ def train_ivf(sample: Matrix, num_lists: int, kind: EngineKind = EngineKind.IVF_
     return index
 
 
-class _Selector:
+class Selector:
     """Tells FAISS which numbers are allowed; it depends on nothing else."""
 
     def __init__(self, allowed: Numbers) -> None:
-        is_allowed = np.zeros(int(allowed[-1]) + 1, dtype=bool)
-        is_allowed[allowed] = True
-        self._bits = np.packbits(is_allowed, bitorder="little")  # FAISS keeps no reference to it
+        self._is_allowed = np.zeros(int(allowed[-1]) + 2, dtype=bool)  # nothing beyond them is
+        self._is_allowed[allowed] = True
+        self._bits = np.packbits(self._is_allowed[:-1], bitorder="little")  # FAISS keeps no reference to it
         self.faiss = faiss.IDSelectorBitmap(self._bits)
+
+    def lets_through(self, numbers: Numbers) -> NDArray[np.bool_]:
+        """Tell for each of these whether it is allowed."""
+        return self._is_allowed.take(numbers, mode="clip")
 
 
 class IvfEngine:
@@ -157,9 +161,9 @@ class IvfEngine:
         k = min(k, len(allowed))
         if not k or not len(self):
             return Candidates(np.empty(0, np.int64), np.empty(0, np.float32))
-        selector = allowed.made(_Selector, _Selector).faiss
+        selector = allowed.made(Selector, Selector).faiss
         share, num_lists = min(1.0, len(allowed) / len(self)), int(self._index.nlist)
-        nprobe = min(num_lists, math.ceil(self.nprobe.at(query) * math.pow(share, -_FILTER_POWER)))
+        nprobe = self._filtered_nprobe(query, share)
         if share < _FEW_ALLOWED:
             nprobe = num_lists
         found = self._read(query, k, self._list_parameters(nprobe, sel=selector))
@@ -168,6 +172,10 @@ class IvfEngine:
         ):
             found = self._read(query, k, self._list_parameters(num_lists, sel=selector))
         return found
+
+    def _filtered_nprobe(self, query: Vector, share: float) -> int:
+        """Return how many lists to read where a filter lets through a share of the vectors."""
+        return min(int(self._index.nlist), math.ceil(self.nprobe.at(query) * math.pow(share, -_FILTER_POWER)))
 
     def _is_below_chance(self, query: Vector, found: Candidates, share: float) -> bool:
         """Tell whether many more vectors than chance has it lie nearer than what a filter let through.

@@ -242,6 +242,29 @@ def test_many_lists_are_found_by_a_graph_of_their_centres(monkeypatch: pytest.Mo
         assert again.search(query, 10).numbers.tolist() == engine.search(query, 10).numbers.tolist()
 
 
+def test_a_filter_that_keeps_much_is_sifted_unless_it_keeps_what_is_far() -> None:
+    chance = np.random.default_rng(0)
+    centres = unit(chance.standard_normal((2, WIDTH)))
+    is_second = np.arange(12_000) % 2 == 1
+    vectors = unit(centres[is_second.astype(int)] + 0.5 * chance.standard_normal((12_000, WIDTH)))
+    source = Rows(np.arange(12_000), vectors)
+    engine = built(EngineKind.IVF_PQ4, source)
+    assert isinstance(engine, FastScanEngine)
+    tune(engine, source, target=0.99, num_stored=32, over_fetch=None)
+    by_chance, far = Allowed(np.flatnonzero(chance.random(12_000) < 0.5)), Allowed(np.flatnonzero(is_second))
+    queries = unit(centres[0] + 0.3 * chance.standard_normal((20, WIDTH)))
+    num_found = {"by chance": 0, "far": 0}
+    for query in queries:
+        assert engine._sifted(query, 10, by_chance) is not None
+        assert engine._sifted(query, 10, far) is None
+        for name, allowed in (("by chance", by_chance), ("far", far)):
+            found = engine.search(query, 10, allowed).numbers
+            assert np.isin(found, allowed.numbers).all()
+            exact = allowed.numbers[np.argsort(-(vectors[allowed.numbers] @ query))[:10]]
+            num_found[name] += len(np.intersect1d(found, exact))
+    assert min(num_found.values()) >= 0.95 * 10 * len(queries)
+
+
 def test_what_cannot_reach_the_target_does_not_read_everything_for_it() -> None:
     # Clusters far apart: reading more lists than a few finds nothing more, and codes of two bits stay what they are.
     chance = np.random.default_rng(0)
