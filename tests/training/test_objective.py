@@ -13,7 +13,7 @@ def _text_gradients(run: Run, term: str) -> float:
     """Return the length of the gradient that one loss sends into the text tower."""
     batch = next(epoch_batches(run))[0]
     terms = run.objective.terms(run.extract(batch), [batch])
-    run.learner.encoder.zero_grad()
+    run.learner.encoder.model.zero_grad()
     terms.computed()[term].backward()  # type: ignore[no-untyped-call]
     named = run.learner.encoder.model.named_parameters()
     text = [each for name, each in named if not name.startswith(("visual.", "logit_"))]
