@@ -85,7 +85,7 @@ def _engines(results: Mapping[str, Result]) -> str:
                 ["", "queries/s", "recall@10", "of it at w = 0, 0.5, 1", "built in, s", "setting"],
                 [
                     [
-                        _contestant(key),
+                        _contestant(key, with_lists=True),
                         f"{each['queries_a_second']:,.0f}",
                         f"{each['recall_at_10']['all']:.3f}",
                         ", ".join(f"{each['recall_at_10'][f'weight {weight}']:.3f}" for weight in (0.0, 0.5, 1.0)),
@@ -324,12 +324,12 @@ def _style(key: str) -> dict[str, Any]:
     return {"color": f"tab:{colour}", "linestyle": "-" if key.startswith("ours") else "--"}
 
 
-def _contestant(key: str) -> str:
+def _contestant(key: str, *, with_lists: bool = False) -> str:
     if key == "exact":
         return "exact scan"
     who, _, what = key.removesuffix(BY_HAND).partition("_")
-    # The number of lists goes with the size; the setting tells it.
-    what = re.sub(r"^IVF\d+", "IVF", what)
+    if not with_lists:  # their number goes with the size
+        what = re.sub(r"^IVF\d+", "IVF", what)
     return f"{'FAISS' if who == 'faiss' else who} {what}{', by hand' if key.endswith(BY_HAND) else ''}"
 
 
