@@ -105,7 +105,7 @@ class FastScanEngine(IvfEngine):
 
         What a filter keeps may lie where vectors are dense, far from the query, and codes tell little apart there.
         """
-        if len(allowed) >= _MOSTLY * len(self):
+        if not self.is_exact_among(len(allowed)) and len(allowed) >= _MOSTLY * len(self):
             sifted = self._sifted(query, k, allowed)
             if sifted is not None:
                 return sifted
