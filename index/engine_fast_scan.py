@@ -101,16 +101,21 @@ class FastScanEngine(IvfEngine):
         return self._best(query, k, self._table.positions(numbers))
 
     def _filtered(self, query: Vector, k: int, allowed: Allowed) -> Candidates:
-        """Take more candidates until the codes of the others cannot hide a better one.
+        """Sift where a filter keeps much, else ask about each vector; score the few of a narrow filter one and all."""
+        if not self.is_exact_among(len(allowed)):
+            sifted = self._sifted(query, k, allowed) if len(allowed) >= _MOSTLY * len(self) else None
+            found = sifted or self._asked_about(query, k, allowed)
+            if found is not None:
+                return found
+        return self._best(query, k, allowed.made(self._table.state, self._standing))
+
+    def _asked_about(self, query: Vector, k: int, allowed: Allowed) -> Candidates | None:
+        """Take more candidates until the codes of the others cannot hide a better one; ``None`` if that is too many.
 
         What a filter keeps may lie where vectors are dense, far from the query, and codes tell little apart there.
         """
-        if not self.is_exact_among(len(allowed)) and len(allowed) >= _MOSTLY * len(self):
-            sifted = self._sifted(query, k, allowed)
-            if sifted is not None:
-                return sifted
         num_rough = self.refine.at(query) * k
-        while not self.is_exact_among(len(allowed)) and num_rough < _MUCH * len(allowed):
+        while num_rough < _MUCH * len(allowed):
             rough = self._candidates(query, num_rough, allowed, num_wanted=k)
             places = self._table.positions(rough.numbers)
             exact = inner_products_at(self._table.rows, places, query)
@@ -119,7 +124,7 @@ class FastScanEngine(IvfEngine):
             if len(rows) == k and scores[-1] >= rough.scores[-1] + is_off_by:
                 return self._found(places[rows], scores)
             num_rough *= 4
-        return self._best(query, k, allowed.made(self._table.state, self._standing))
+        return None
 
     def _sifted(self, query: Vector, k: int, allowed: Allowed) -> Candidates | None:
         """Take as many more candidates as chance leaves out, and drop those: quicker than asking about each vector.

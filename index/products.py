@@ -48,10 +48,6 @@ def inner_products_at(rows: Matrix, places: Numbers, query: Vector) -> Scores:
         query: ``(W,)``.
     """
     write = _write_copied if faiss() is None else _write_at
-    if places.size * query.size < LEAST_NUMBERS:
-        found = np.empty(len(places), dtype=np.float32)
-        write(rows, places, query, slice(None), found)
-        return found
     return _in_parts(len(places), len(places) * rows.shape[1], partial(write, rows, places, query))
 
 

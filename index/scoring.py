@@ -30,12 +30,12 @@ class Scored:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def take(self, which: NDArray[np.bool_] | Numbers) -> Scored:
-        """Return some of them."""
+    def take(self, which: NDArray[np.bool_]) -> Scored:
+        """Return those that a mask keeps."""
         return Scored(self.numbers[which], self.vectors[which], self.scores[which])
 
     def at(self, places: Numbers) -> Scored:
-        """Return some of them by their places: quicker than `take`."""
+        """Return those at these places, in their order."""
         return Scored(self.numbers.take(places), self.vectors.take(places, axis=0), self.scores.take(places))
 
 
