@@ -9,10 +9,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from pydantic import JsonValue
+
 from index.collection import Vector
 
 # Those that engines are tuned with: one view, both, the other.
 STRUCTURE_WEIGHTS = (0.0, 0.5, 1.0)
+# What a filter keeps that engines are tuned with.
+TENTH = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +40,13 @@ class Effort:
         return max(self.values)
 
     def at(self, query: Vector) -> int:
-        """Return the value for a query, shape ``(2 D,)``; between two weights that are known it goes in a line."""
+        """Return the value for a query, shape ``(2 D,)``."""
         appearance, both, structure = self.values
-        if appearance == both == structure:
-            return both
-        weight = structure_weight(query)
+        return both if appearance == both == structure else self.for_weight(structure_weight(query))
+
+    def for_weight(self, weight: float) -> int:
+        """Return the value for a structure weight; between two that are known it goes in a line."""
+        appearance, both, structure = self.values
         if weight <= 0.5:
             return math.ceil(appearance + 2 * weight * (both - appearance))
         return math.ceil(both + (2 * weight - 1) * (structure - both))
@@ -49,6 +55,25 @@ class Effort:
         """Return it with another value for one of the weights."""
         first, second, third = (value if each == place else old for each, old in enumerate(self.values))
         return Effort((first, second, third))
+
+
+def among(share: float, all_of_them: float, a_tenth: float, power_below: float = 0) -> int:
+    """Return what a search takes where a filter keeps a share: by the power law through all vectors and a tenth.
+
+    Args:
+        share: Of the vectors.
+        all_of_them: What a search without a filter takes.
+        a_tenth: What one takes where a filter keeps a tenth.
+        power_below: Below a tenth, where nothing was tuned, it grows with this power of what is left out.
+    """
+    if share < TENTH:
+        return max(1, math.ceil(a_tenth * math.pow(TENTH / share, power_below)))
+    return max(1, math.ceil(all_of_them * math.pow(a_tenth / all_of_them, -math.log10(share))))
+
+
+def as_list(effort: Effort | None) -> list[JsonValue] | None:
+    """Return the values as they are stored."""
+    return None if effort is None else list(effort.values)
 
 
 def structure_weight(query: Vector) -> float:

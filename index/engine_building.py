@@ -133,7 +133,7 @@ class EngineBuilder:
             slots = state.arrays["slots"]
             return engine_hnsw.HnswEngine(index, ef_search=_effort(state, "ef_search"), slots=slots)
         if state.kind is EngineKind.IVF_PQ4:
-            return engine_fast_scan.FastScanEngine(
+            quick = engine_fast_scan.FastScanEngine(
                 index,
                 nprobe=_effort(state, "nprobe"),
                 refine=_effort(state, "refine"),
@@ -141,6 +141,9 @@ class EngineBuilder:
                 growth=self.settings.retrain_growth,
                 table=self._table(state),
             )
+            quick.nprobe_among_tenth = _effort_if_tuned(state, "nprobe_among_tenth")
+            quick.refine_among_tenth = _effort_if_tuned(state, "refine_among_tenth")
+            return quick
         engine = engine_ivf.IvfEngine(
             index,
             kind=_on_host(state.kind),
@@ -182,6 +185,10 @@ def num_lists(num_vectors: int, kind: EngineKind = EngineKind.IVF_SQ8) -> int:
 def _on_host(kind: EngineKind) -> EngineKind:
     """Return the kind of the lists behind those on a GPU; others are their own."""
     return EngineKind.IVF_SQ8 if kind is EngineKind.GPU_IVF_SQ8 else kind
+
+
+def _effort_if_tuned(state: EngineState, name: str) -> Effort | None:
+    return None if state.config.get(name) is None else _effort(state, name)
 
 
 def _effort(state: EngineState, name: str) -> Effort:

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from index.allowed import Allowed
 from index.catalogue import Matrix, Numbers
 from index.collection import Vector
-from index.effort import Effort
+from index.effort import Effort, among, as_list, structure_weight
 from index.engine import Candidates, EngineKind, EngineState, VectorTable, best_of, places_of
-from index.engine_ivf import IvfEngine, Selector
+from index.engine_ivf import FILTER_POWER, IvfEngine, Selector
 from index.huge_pages import use_huge_pages
 from index.products import inner_products_at
 
@@ -29,12 +29,16 @@ faiss: Any = importlib.import_module("faiss")
 
 # So few allowed vectors are scored one and all: that takes no longer than reading lists does.
 _SCANNED = 4096
-# Taking more than this share of what a filter lets through costs more than scoring it all.
-_MUCH = 0.25
-# A filter that keeps this share leaves out less than it costs to ask about each vector.
-_MOSTLY = 0.25
-# Standard deviations of what codes are off by.
-_SURE = 2.0
+# Nanoseconds at width 512, on two cores of an Intel Xeon: finding a list, a code of it, a candidate by its code, its
+# vector scored; and a vector scored of many, which stand in order.
+_LIST, _CODE, _CANDIDATE, _SCORED, _SCORED_OF_MANY = 4000, 20, 60, 100, 90
+# What a filter keeps of less than this share lies so far from most queries that codes miss it: scored one and all. Of
+# less than the other, where tuning has not shown how a tenth of the vectors is found.
+_LEAST_SIFTED, _LEAST_SIFTED_UNTUNED = 0.03, 0.25
+# Times as many lists, and candidates, where too few are left of the candidates of some lists.
+_WIDER = 4
+# Times as few as chance has it, before what a filter keeps counts as far from the query.
+_FAR = 2
 # Candidates by their codes for each one wanted, before tuning.
 REFINED = 16
 
@@ -61,6 +65,8 @@ class FastScanEngine(IvfEngine):
             index, kind=EngineKind.IVF_PQ4, nprobe=nprobe, num_trained=num_trained, growth=growth, numbers=set()
         )
         self.refine = refine
+        self.nprobe_among_tenth: Effort | None = None
+        self.refine_among_tenth: Effort | None = None
         self._table = table
         self._has_graph = isinstance(faiss.downcast_index(index.quantizer), faiss.IndexHNSW)
 
@@ -100,43 +106,62 @@ class FastScanEngine(IvfEngine):
         numbers = self._candidates(query, self.refine.at(query) * k, None, num_wanted=k).numbers
         return self._best(query, k, self._table.positions(numbers))
 
+    def cost_of_list(self) -> float:
+        """Return about what reading another list adds to a search, in nanoseconds."""
+        return _LIST + self._of_width(_CODE) * len(self) / int(self._index.nlist)
+
+    def cost_of_candidate(self, share: float = 1) -> float:
+        """Return what another candidate adds, where a filter keeps a share and others have to be dropped for it."""
+        return _CANDIDATE / share + self._of_width(_SCORED)
+
+    def cost_of_all(self, num_allowed: int) -> float:
+        """Return what scoring so many takes, one and all."""
+        return self._of_width(_SCORED_OF_MANY) * num_allowed
+
+    def _of_width(self, nanoseconds: float) -> float:
+        return nanoseconds * int(self._index.d) / 512
+
     def _filtered(self, query: Vector, k: int, allowed: Allowed) -> Candidates:
-        """Sift where a filter keeps much, else ask about each vector; score the few of a narrow filter one and all."""
-        if not self.is_exact_among(len(allowed)):
-            sifted = self._sifted(query, k, allowed) if len(allowed) >= _MOSTLY * len(self) else None
-            found = sifted or self._asked_about(query, k, allowed)
-            if found is not None:
-                return found
-        return self._best(query, k, allowed.made(self._table.state, self._standing))
+        """Drop what a filter leaves out of more candidates, or score one and all that it keeps: what takes less."""
+        found = None if self.is_exact_among(len(allowed)) else self.sifted(query, k, allowed)
+        return found or self._best(query, k, allowed.made(self._table.state, self._standing))
 
-    def _asked_about(self, query: Vector, k: int, allowed: Allowed) -> Candidates | None:
-        """Take more candidates until the codes of the others cannot hide a better one; ``None`` if that is too many.
-
-        What a filter keeps may lie where vectors are dense, far from the query, and codes tell little apart there.
-        """
-        num_rough = self.refine.at(query) * k
-        while num_rough < _MUCH * len(allowed):
-            rough = self._candidates(query, num_rough, allowed, num_wanted=k)
-            places = self._table.positions(rough.numbers)
-            exact = inner_products_at(self._table.rows, places, query)
-            rows, scores = best_of(exact, k)
-            is_off_by = _SURE * float(np.std(exact - rough.scores))
-            if len(rows) == k and scores[-1] >= rough.scores[-1] + is_off_by:
-                return self._found(places[rows], scores)
-            num_rough *= 4
-        return None
-
-    def _sifted(self, query: Vector, k: int, allowed: Allowed) -> Candidates | None:
+    def sifted(self, query: Vector, k: int, allowed: Allowed) -> Candidates | None:
         """Take as many more candidates as chance leaves out, and drop those: quicker than asking about each vector.
 
-        Where what a filter keeps is far from the query, too few are left, and it returns ``None``.
+        Returns:
+            ``None`` where scoring all that the filter keeps takes less, and where that lies far from the query, so that
+            too few are left.
         """
-        share, num_wanted = len(allowed) / len(self), self.refine.at(query) * k
+        share = len(allowed) / len(self)
+        if share < (_LEAST_SIFTED_UNTUNED if self.nprobe_among_tenth is None else _LEAST_SIFTED):
+            return None
+        nprobe, refine = self._filtered_efforts(structure_weight(query), share)
+        num_wanted = refine * k
+        cost = nprobe * self.cost_of_list() + num_wanted * self.cost_of_candidate(share)
+        if cost >= self.cost_of_all(len(allowed)):
+            return None
         num_rough = math.ceil((num_wanted + 2 * math.sqrt(num_wanted)) / share)
-        parameters = self._plain_parameters(self._filtered_nprobe(query, share))
-        numbers = self._read(query, min(num_rough, len(self)), parameters).numbers
-        kept = numbers[allowed.made(Selector, Selector).lets_through(numbers)][:num_wanted]
-        return self._best(query, k, self._table.positions(kept)) if len(kept) == num_wanted else None
+        selector = allowed.made(Selector, Selector)
+        for wider in (1, _WIDER):
+            parameters = self._plain_parameters(min(wider * nprobe, int(self._index.nlist)))
+            numbers = self._read(query, min(wider * num_rough, len(self)), parameters).numbers
+            kept = numbers[selector.lets_through(numbers)]
+            by_chance = share * len(numbers)
+            enough = min(num_wanted, by_chance)
+            if len(kept) >= max(k, by_chance / _FAR, enough - 2 * math.sqrt(enough)):
+                return self._best(query, k, self._table.positions(kept[: wider * num_wanted]))
+        return None
+
+    def _filtered_efforts(self, weight: float, share: float) -> tuple[int, int]:
+        """Return nprobe and refine where a filter keeps a share."""
+        nprobe, refine = self.nprobe.for_weight(weight), self.refine.for_weight(weight)
+        if self.nprobe_among_tenth is None or self.refine_among_tenth is None:
+            nprobe = math.ceil(nprobe * math.pow(share, -FILTER_POWER))
+        else:
+            nprobe = among(share, nprobe, self.nprobe_among_tenth.for_weight(weight), FILTER_POWER)
+            refine = among(share, refine, self.refine_among_tenth.for_weight(weight))
+        return min(int(self._index.nlist), nprobe), refine
 
     def _standing(self, allowed: Numbers) -> Numbers:
         return places_of(allowed, self._table.numbers)
@@ -168,6 +193,11 @@ class FastScanEngine(IvfEngine):
         state = super().state()
         return replace(
             state,
-            config={**state.config, "refine": list(self.refine.values)},
+            config={
+                **state.config,
+                "refine": list(self.refine.values),
+                "nprobe_among_tenth": as_list(self.nprobe_among_tenth),
+                "refine_among_tenth": as_list(self.refine_among_tenth),
+            },
             arrays={**state.arrays, "rows": self._table.rows.copy()},
         )

@@ -30,7 +30,7 @@ _OVER_FETCH = {EngineKind.IVF_SQ8: 2, EngineKind.IVF_PQ: 8, EngineKind.IVF_PQ4: 
 
 # A filter that keeps a share of the vectors wants nprobe over that share to this power for equal recall: measured on
 # 100,000 x 512 at shares of 0.5, 0.1 and 0.01.
-_FILTER_POWER = 0.65
+FILTER_POWER = 0.65
 # Below this share all lists are read: passing over a vector costs a fiftieth of scoring it, and makes sure.
 _FEW_ALLOWED = 0.05
 # Times as many vectors as chance has it, before what a filter keeps counts as far from the query.
@@ -175,7 +175,7 @@ class IvfEngine:
 
     def _filtered_nprobe(self, query: Vector, share: float) -> int:
         """Return how many lists to read where a filter lets through a share of the vectors."""
-        return min(int(self._index.nlist), math.ceil(self.nprobe.at(query) * math.pow(share, -_FILTER_POWER)))
+        return min(int(self._index.nlist), math.ceil(self.nprobe.at(query) * math.pow(share, -FILTER_POWER)))
 
     def _is_below_chance(self, query: Vector, found: Candidates, share: float) -> bool:
         """Tell whether many more vectors than chance has it lie nearer than what a filter let through.

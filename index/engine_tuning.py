@@ -8,17 +8,21 @@ easy: the engine has put it into the middle of what is to be found.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from index.allowed import Allowed
 from index.catalogue import Matrix, Numbers
-from index.effort import STRUCTURE_WEIGHTS, Effort
+from index.effort import STRUCTURE_WEIGHTS, TENTH, Effort
 from index.engine import Engine, EngineKind
 from index.engine_building import VectorSource
+
+if TYPE_CHECKING:
+    from index.engine_fast_scan import FastScanEngine  # needs FAISS
 
 NUM_NEIGHBOURS = 10
 _TOLERANCE = 1e-5
@@ -29,6 +33,7 @@ _MOVED_BY = 0.25
 _MOVED_BY_FOR_A_GRAPH = 0.5
 # Recalls that are no different, by the number of queries they are measured with.
 _ALIKE = 0.005
+_AT_ONCE = 4096
 
 
 def mixed_queries(source: VectorSource, num_stored: int, seed: int, *, moved_by: float = _MOVED_BY) -> Matrix:
@@ -99,10 +104,19 @@ def part_of(queries: Matrix, place: int) -> slice:
     return slice(place * size, (place + 1) * size)
 
 
-def find_candidates(engine: Engine, queries: Matrix, over_fetch: int | None) -> list[Numbers]:
-    """Search the way a page of ten does: for more than wanted."""
+def find_candidates(
+    engine: Engine, queries: Matrix, over_fetch: int | None, allowed: Allowed | None = None
+) -> list[Numbers]:
+    """Search the way a page of ten does: for more than wanted.
+
+    With a filter, find what lists of 4-bit codes do; where they give up, and score all that the filter keeps, nothing.
+    """
     k = (over_fetch or engine.over_fetch) * NUM_NEIGHBOURS + _SLACK
-    return [engine.search(np.ascontiguousarray(query), k).numbers for query in queries]
+    if allowed is None:
+        return [engine.search(np.ascontiguousarray(query), k).numbers for query in queries]
+    sifted = cast("FastScanEngine", engine).sifted
+    found = [sifted(np.ascontiguousarray(query), k, allowed) for query in queries]
+    return [np.empty(0, np.int64) if each is None else each.numbers for each in found]
 
 
 def tune(
@@ -120,8 +134,37 @@ def tune(
         return 1.0
     moved_by = _MOVED_BY_FOR_A_GRAPH if engine.kind is EngineKind.HNSW else _MOVED_BY
     queries = mixed_queries(source, num_stored, seed, moved_by=moved_by)
+    target = _beyond_chance(target, num_stored)
     tenths = tenth_scores(queries, source)
-    return tune_with(engine, queries, tenths, source, target=_beyond_chance(target, num_stored), over_fetch=over_fetch)
+    reached = tune_with(engine, queries, tenths, source, target=target, over_fetch=over_fetch)
+    if ladders := ladders_among_tenth_of(engine):
+        _tune_among_tenth(engine, ladders, queries, source, target=target, over_fetch=over_fetch, seed=seed)
+    return reached
+
+
+def _tune_among_tenth(
+    engine: Engine,
+    ladders: Sequence[Ladder],
+    queries: Matrix,
+    source: VectorSource,
+    *,
+    target: float,
+    over_fetch: int | None,
+    seed: int,
+) -> None:
+    """Tune an engine for filters, with one that keeps a tenth at random; not where nothing reaches the target."""
+    numbers = source.numbers()
+    drawn = np.sort(np.random.default_rng(seed).choice(numbers, size=len(numbers) // 10, replace=False))
+    reached = 0.0
+    if not engine.is_exact_among(len(drawn)):
+        part = _PartOf(source, drawn)
+        tenths, allowed = tenth_scores(queries, part), Allowed(drawn)
+        reached = tune_with(
+            engine, queries, tenths, part, target=target, over_fetch=over_fetch, ladders=ladders, allowed=allowed
+        )
+    if reached < target:
+        for ladder in ladders:
+            ladder.set_on(engine, None)
 
 
 def _beyond_chance(target: float, num_queries: int) -> float:
@@ -139,26 +182,90 @@ def tune_with(
     *,
     target: float,
     over_fetch: int | None,
+    ladders: Sequence[Ladder] = (),
+    allowed: Allowed | None = None,
 ) -> float:
-    """Do what `tune` does, with these queries: as many of each structure weight, one weight after the other."""
-    ladders = ladders_of(engine)
-    for other in ladders[1:]:
-        other.set_on(engine, Effort.even(other.values[-1]))
+    """Set the parameters of an engine by these queries: as many of each structure weight, one weight after the other.
+
+    Args:
+        engine: Whose.
+        queries: Shape ``(Q, 2 D)``.
+        tenths: From `tenth_scores`.
+        source: Has the vectors that they are scored with.
+        target: The recall to reach.
+        over_fetch: Candidates for each one wanted; the engine's own without it.
+        ladders: Of the parameters; without them, all that decide a search without a filter.
+        allowed: What a filter lets through.
+
+    Returns:
+        The recall that was reached, with the structure weight that fares worst; with a filter 0 as soon as one of them
+        does not come to the target.
+    """
+    ladders = ladders or ladders_of(engine)
     lowest = 1.0
     for place in range(len(STRUCTURE_WEIGHTS)):
         part = part_of(queries, place)
-        reached = 0.0
-        for ladder in ladders:
 
-            def measure(value: int, ladder: Ladder = ladder, place: int = place, part: slice = part) -> float:
+        def measure(*values: int, place: int = place, part: slice = part) -> float:
+            for ladder, value in zip(ladders, values, strict=True):
                 ladder.set_place(engine, place, value)
-                found = find_candidates(engine, queries[part], over_fetch)
-                return recall(queries[part], tenths[part], found, source)
+            found = find_candidates(engine, queries[part], over_fetch, allowed)
+            return recall(queries[part], tenths[part], found, source)
 
-            chosen, reached = cheapest_enough(ladder.values or (0,), measure, min(target, reached or target))
-            ladder.set_place(engine, place, chosen)
+        match ladders:
+            case [ladder]:
+                value, reached = cheapest_enough(ladder.values or (0,), measure, target)
+                ladder.set_place(engine, place, value)
+            case [first, second]:
+                pair = _cheapest_pair(first, second, measure, target)
+                if pair is None and allowed is not None:
+                    return 0.0
+                reached = measure(*(pair or _about_as_good(first, second, measure, target)))
         lowest = min(lowest, reached)
     return lowest
+
+
+def _cheapest_pair(
+    first: Ladder, second: Ladder, measure: Callable[[int, int], float], target: float
+) -> tuple[int, int] | None:
+    """Return the values of two parameters that reach the target at the least cost, if any do.
+
+    The more of the first, the less of the second is enough.
+    """
+    most = second.values[-1]
+    start = _first_enough(first.values, lambda value: measure(value, most), target)
+    if start is None:
+        return None
+    found, least, place = (first.values[start], most), math.inf, len(second.values) - 1
+    for value in first.values[start:]:
+        if first.cost * value + second.cost * second.values[0] >= least:
+            break
+        while place >= 0 and measure(value, second.values[place]) >= target:
+            found = value, second.values[place]
+            least = first.cost * value + second.cost * second.values[place]
+            place -= 1
+    return found
+
+
+def _about_as_good(
+    first: Ladder, second: Ladder, measure: Callable[[int, int], float], target: float
+) -> tuple[int, int]:
+    """Return the least of two parameters, one after the other, that comes about as near to a target as any."""
+    chosen, reached = cheapest_enough(first.values, lambda value: measure(value, second.values[-1]), target)
+    return chosen, cheapest_enough(second.values, lambda value: measure(chosen, value), reached)[0]
+
+
+def _first_enough(values: Sequence[int], measure: Callable[[int], float], target: float) -> int | None:
+    """Return the place of the first value whose recall reaches the target, if any; recall grows with the value."""
+    below, place = -1, 0
+    while measure(values[place]) < target:
+        if place == len(values) - 1:
+            return None
+        below, place = place, min(2 * place + 1, len(values) - 1)
+    while place - below > 1:
+        between = (below + place) // 2
+        below, place = (below, between) if measure(values[between]) >= target else (between, place)
+    return place
 
 
 def cheapest_enough(values: Sequence[int], measure: Callable[[int], float], target: float) -> tuple[int, float]:
@@ -174,12 +281,25 @@ def cheapest_enough(values: Sequence[int], measure: Callable[[int], float], targ
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """The values of the parameter that trades time for recall, cheapest first; an exact engine has none."""
+    """The values of the parameter that trades time for recall, cheapest first; an exact engine has none.
+
+    Attributes:
+        name: Of the engine's attribute.
+        values: To try.
+        cost: What one more of it takes, beside another parameter's.
+    """
 
     name: str = ""
     values: tuple[int, ...] = ()
+    cost: float = 1
 
-    def set_on(self, engine: Engine, effort: Effort) -> None:
+    def below(self, cost: float) -> Ladder:
+        """Return it without the values that cost more, but for the first."""
+        return replace(
+            self, values=self.values[:1] + tuple(each for each in self.values[1:] if each * self.cost < cost)
+        )
+
+    def set_on(self, engine: Engine, effort: Effort | None) -> None:
         """Set the parameter; an engine may answer searches meanwhile."""
         if self.name:
             setattr(engine, self.name, effort)
@@ -190,9 +310,9 @@ class Ladder:
             setattr(engine, self.name, self.of(engine).replaced(place, value))
 
     def of(self, engine: Engine) -> Effort:
-        """Return what an approximate engine has."""
-        effort: Effort = getattr(engine, self.name)
-        return effort
+        """Return what an approximate engine has; the most there is of what was never set."""
+        effort: Effort | None = getattr(engine, self.name)
+        return effort or Effort.even(self.values[-1])
 
     def from_now(self, engine: Engine, place: int) -> tuple[int, ...]:
         """Return what a structure weight has now, and the values that look further."""
@@ -203,19 +323,56 @@ class Ladder:
 def ladders_of(engine: Engine) -> tuple[Ladder, ...]:
     """Return what there is to tune about an engine: first how far it looks, then how closely."""
     match engine.kind:
+        case EngineKind.IVF_PQ4:
+            return _of_quick_codes(engine, 1)
         case EngineKind.HNSW:
             return (Ladder("ef_search", _steps(16, 2048)),)
         case EngineKind.IVF_SQ8 | EngineKind.IVF_PQ | EngineKind.GPU_IVF_SQ8:
             return (Ladder("nprobe", _steps(1, int(engine.parameters["nlist"]))),)
-        case EngineKind.IVF_PQ4:
-            return Ladder("nprobe", _steps(1, int(engine.parameters["nlist"]))), Ladder("refine", _steps(1, 32))
         case _:
             return (Ladder(),)
+
+
+def ladders_among_tenth_of(engine: Engine) -> tuple[Ladder, ...]:
+    """Return what there is to tune about an engine's searches with a filter that keeps a tenth."""
+    if engine.kind is EngineKind.IVF_PQ4:
+        return _of_quick_codes(engine, TENTH, "_among_tenth")
+    return ()
+
+
+def _of_quick_codes(engine: Engine, share: float, suffix: str = "") -> tuple[Ladder, Ladder]:
+    engine = cast("FastScanEngine", engine)
+    lists = Ladder(f"nprobe{suffix}", _steps(1, int(engine.parameters["nlist"])), engine.cost_of_list())
+    cost = (NUM_NEIGHBOURS + _SLACK) * engine.cost_of_candidate(share)
+    candidates = Ladder(f"refine{suffix}", _steps(1, 32), cost)
+    if share == 1:
+        return lists, candidates
+    # What takes longer than scoring all that the filter keeps is never done.
+    most = engine.cost_of_all(int(share * len(engine))) / 2
+    return lists.below(most), candidates.below(most)
 
 
 def ladder_of(engine: Engine) -> Ladder:
     """Return how far an engine can look."""
     return ladders_of(engine)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class _PartOf:
+    """Some vectors of a source."""
+
+    whole: VectorSource
+    some: Numbers
+
+    def numbers(self) -> Numbers:
+        return self.some
+
+    def pairs(self, numbers: list[int]) -> tuple[Numbers, Matrix]:
+        return self.whole.pairs(numbers)
+
+    def all_pairs(self) -> Iterator[tuple[Numbers, Matrix]]:
+        for start in range(0, len(self.some), _AT_ONCE):
+            yield self.whole.pairs(self.some[start : start + _AT_ONCE].tolist())
 
 
 def _steps(first: int, last: int) -> tuple[int, ...]:

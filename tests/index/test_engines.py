@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from index import engine_fast_scan
 from index.allowed import Allowed
 from index.catalogue import Matrix
 from index.effort import Effort
@@ -242,27 +243,65 @@ def test_many_lists_are_found_by_a_graph_of_their_centres(monkeypatch: pytest.Mo
         assert again.search(query, 10).numbers.tolist() == engine.search(query, 10).numbers.tolist()
 
 
-def test_a_filter_that_keeps_much_is_sifted_unless_it_keeps_what_is_far() -> None:
+def test_a_filter_that_keeps_much_is_sifted_unless_it_keeps_what_is_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_fast_scan, "_SCORED_OF_MANY", 1e9)  # else so few are scored one and all
     chance = np.random.default_rng(0)
     centres = unit(chance.standard_normal((2, WIDTH)))
     is_second = np.arange(12_000) % 2 == 1
-    vectors = unit(centres[is_second.astype(int)] + 0.5 * chance.standard_normal((12_000, WIDTH)))
+    vectors = unit(centres[is_second.astype(int)] + 0.2 * chance.standard_normal((12_000, WIDTH)))
     source = Rows(np.arange(12_000), vectors)
     engine = built(EngineKind.IVF_PQ4, source)
     assert isinstance(engine, FastScanEngine)
     tune(engine, source, target=0.99, num_stored=32, over_fetch=None)
     by_chance, far = Allowed(np.flatnonzero(chance.random(12_000) < 0.5)), Allowed(np.flatnonzero(is_second))
-    queries = unit(centres[0] + 0.3 * chance.standard_normal((20, WIDTH)))
+    queries = unit(centres[0] + 0.2 * chance.standard_normal((20, WIDTH)))
     num_found = {"by chance": 0, "far": 0}
     for query in queries:
-        assert engine._sifted(query, 10, by_chance) is not None
-        assert engine._sifted(query, 10, far) is None
+        assert engine.sifted(query, 10, by_chance) is not None
+        assert engine.sifted(query, 10, far) is None
         for name, allowed in (("by chance", by_chance), ("far", far)):
             found = engine.search(query, 10, allowed).numbers
             assert np.isin(found, allowed.numbers).all()
             exact = allowed.numbers[np.argsort(-(vectors[allowed.numbers] @ query))[:10]]
             num_found[name] += len(np.intersect1d(found, exact))
     assert min(num_found.values()) >= 0.95 * 10 * len(queries)
+
+
+def test_searches_with_a_filter_are_tuned_with_one_that_keeps_a_tenth(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_fast_scan, "_SCORED_OF_MANY", 1e9)
+    monkeypatch.setattr(engine_fast_scan, "_SCANNED", 100)
+    chance = np.random.default_rng(0)
+    centres = unit(chance.standard_normal((50, WIDTH)))
+    vectors = unit(centres[chance.integers(0, 50, 12_000)] + 0.3 * unit(chance.standard_normal((12_000, WIDTH))))
+    source = Rows(np.arange(12_000), vectors)
+    engine = built(EngineKind.IVF_PQ4, source)
+    assert isinstance(engine, FastScanEngine)
+    tune(engine, source, target=0.98, num_stored=64, over_fetch=None)
+    assert engine.nprobe_among_tenth is not None
+    restored = EngineBuilder(WIDTH, QUIET).restore(engine.state())
+    assert isinstance(restored, FastScanEngine)
+    assert restored.nprobe_among_tenth == engine.nprobe_among_tenth
+    assert restored.refine_among_tenth == engine.refine_among_tenth
+    for share in (0.05, 0.1, 0.5):
+        allowed = Allowed(np.flatnonzero(chance.random(12_000) < share))
+        num_found = 0
+        for query in unit(vectors[::400] + 0.1 * chance.standard_normal((30, WIDTH))):
+            found = restored.sifted(query, 26, allowed)
+            assert found is not None
+            exact = allowed.numbers[np.argsort(-(vectors[allowed.numbers] @ query))[:10]]
+            num_found += len(np.intersect1d(found.numbers, exact))
+        assert num_found >= 0.95 * 10 * 30
+
+
+def test_what_no_filter_of_a_tenth_can_be_tuned_for_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_fast_scan, "_SCANNED", 100)
+    chance = np.random.default_rng(0)
+    source = Rows(np.arange(8000), unit(chance.standard_normal((8000, WIDTH))))
+    engine = built(EngineKind.IVF_PQ4, source)
+    assert isinstance(engine, FastScanEngine)
+    tune(engine, source, target=0.99, num_stored=32, over_fetch=None)
+    assert engine.nprobe_among_tenth is None
+    assert engine.sifted(source.pairs([0])[1][0], 26, Allowed(np.arange(0, 8000, 10))) is None
 
 
 def test_what_cannot_reach_the_target_does_not_read_everything_for_it() -> None:

@@ -30,6 +30,7 @@ class Part:
         num_val: For `folds`: records that are held back from training for validation.
         learning_rates: Rates that are tried; without them each arm uses its own, or the one that `tuned_by` found.
         tuned_by: The part whose validation chooses the rate.
+        reference: The arm that its others are compared with, where it is not the study's.
     """
 
     kind: Literal["given", "folds"]
@@ -39,6 +40,7 @@ class Part:
     num_val: Annotated[int, Field(ge=1)] = 200
     learning_rates: tuple[float, ...] = ()
     tuned_by: str = ""
+    reference: str = ""
 
 
 @checked(frozen=True, config=STRICT)
@@ -67,11 +69,15 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         for name, part in self.parts.items():
-            unknown = sorted({*part.arms, *self.untrained} - {*self.arms})
+            unknown = sorted({*part.arms, *self.untrained, self.reference_of(name)} - {*self.arms})
             if unknown:
                 raise ValueError(f"part {name} names the arms {', '.join(unknown)}; known: {', '.join(self.arms)}")
             if part.tuned_by and part.tuned_by not in self.parts:
                 raise ValueError(f"part {name} is tuned by {part.tuned_by!r}; known: {', '.join(self.parts)}")
+
+    def reference_of(self, part: str) -> str:
+        """Return the arm that the others of a part are compared with."""
+        return self.parts[part].reference or self.reference
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ def write_differences(path: Path, study: StudyConfig, results: Sequence[RunResul
 
     arms = by_arm(results, part)
     reference = reference_for(study, results, part)
-    arms.pop(study.reference, None)
+    arms.pop(study.reference_of(part), None)
     if reference is None:
         return False
     found = {
@@ -37,7 +37,7 @@ def write_differences(path: Path, study: StudyConfig, results: Sequence[RunResul
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(found)), list(found))
     axes.invert_yaxis()
-    axes.set_xlabel(f"text to image R@1, points over {study.reference}, 95 % interval (small: seeds)")
+    axes.set_xlabel(f"text to image R@1, points over {study.reference_of(part)}, 95 % interval (small: seeds)")
     figure.savefig(path, dpi=120)
     plt.close(figure)
     return True

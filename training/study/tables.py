@@ -129,7 +129,11 @@ def markdown(study: StudyConfig, results: Sequence[RunResult]) -> str:
         if arms:
             is_tuning = bool(study.parts[name].learning_rates)
             of_part = [result for result in results if result.key.part == name]
-            table = _tuning(of_part) if is_tuning else _table(study, arms, reference_for(study, results, name))
+            table = (
+                _tuning(of_part)
+                if is_tuning
+                else _table(study.reference_of(name), arms, reference_for(study, results, name))
+            )
             parts.append(f"## {name}\n\n{table}\n")
     return f"# {study.name}\n\n" + "\n".join(parts)
 
@@ -143,20 +147,20 @@ def reference_for(study: StudyConfig, results: Sequence[RunResult], name: str) -
         if not known.learning_rates
         and (known.kind, known.num_folds, known.num_val) == (part.kind, part.num_folds, part.num_val)
     ]
-    found = (by_arm(results, other).get(study.reference) for other in [name, *alike])
+    found = (by_arm(results, other).get(study.reference_of(name)) for other in [name, *alike])
     return next((arm for arm in found if arm is not None), None)
 
 
-def _table(study: StudyConfig, arms: dict[str, ArmResults], reference: ArmResults | None) -> str:
+def _table(reference_name: str, arms: dict[str, ArmResults], reference: ArmResults | None) -> str:
     head = (
-        "arm", "runs", "lr", "R@1", "R@5", "R@10", "MRR", f"R@1 − {study.reference}", "fused R@1", "fused − own",
-        "structure R@1", "w", "image → text R@1", f"image → text − {study.reference}", "short R@1", "epoch", "s",
+        "arm", "runs", "lr", "R@1", "R@5", "R@10", "MRR", f"R@1 − {reference_name}", "fused R@1", "fused − own",
+        "structure R@1", "w", "image → text R@1", f"image → text − {reference_name}", "short R@1", "epoch", "s",
     )  # fmt: skip
     rows = [head, ("---",) * len(head)]
     for name, arm in arms.items():
         if not arm.seeds:
             continue
-        is_other = reference is not None and name != study.reference
+        is_other = reference is not None and name != reference_name
         apart = difference(arm, reference) if reference is not None and is_other else None
         back = difference(arm, reference, direction="image_to_text") if reference is not None and is_other else None
         fused = difference(arm, arm, view="fused", other_view="appearance")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -218,3 +219,25 @@ def test_the_table_shows_each_arm_once(tmp_path: Path) -> None:
     assert "| plain | 1 | 0.001 | 50.0 | 50.0 | 100.0 |" in table
     assert "| all | 1 | 0.001 | 100.0 |" in table
     assert "+50.0 [" in table
+
+
+def test_a_part_can_have_a_reference_of_its_own(tmp_path: Path) -> None:
+    arms = {"plain": (), "plain, free": (), "all, free": ()}
+    parts = {
+        "given": Part("given", ("plain",)),
+        "free": Part("given", ("plain, free", "all, free"), reference="plain, free"),
+    }
+    study = StudyConfig(name="x", base="", results="", arms=arms, parts=parts)
+    path = tmp_path / "r.jsonl"
+    for part, arm, ranks in (
+        ("given", "plain", [1.0, 1.0]),
+        ("free", "plain, free", [1.0, 9.0]),
+        ("free", "all, free", [1.0, 1.0]),
+    ):
+        found = result(arm, 0, ranks)
+        append(path, replace(found, key=replace(found.key, part=part)))
+    table = markdown(study, read(path))
+    assert "R@1 − plain, free" in table
+    assert "+50.0 [" in table
+    with pytest.raises(ValueError, match="names the arms nonsense"):
+        replace(study, parts={"free": Part("given", ("all, free",), reference="nonsense")})
