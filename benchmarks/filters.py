@@ -17,6 +17,7 @@ scans with a bitmap over everything, `exact_gathered` copies what matches and mu
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -103,6 +104,7 @@ def measure(
         collections = {kind: collection for kind, (collection, _) in made.items()}
         shares = {}
         for share in SHARES:
+            print(f"{share:.0%} of {num:,} match", file=sys.stderr, flush=True)
             trial = _Trial.of(stored, np.flatnonzero(ranks < share * num), queries, target)
             contestants: dict[str, Search] = {
                 "exact_selected": _selecting(exact, trial, "", {}),
@@ -136,10 +138,25 @@ class _Trial:
     queries: Matrix
     tenths: NDArray[np.float32]
     target: float
+    bits: NDArray[np.uint8]  # FAISS keeps no reference to them
+    bitmap: Any
+    batch: Any
 
     @staticmethod
     def of(stored: Matrix, allowed: Numbers, queries: Matrix, target: float) -> _Trial:
-        return _Trial(stored, allowed, queries, tenth_scores(queries, Rows(stored[allowed])), target)
+        is_allowed = np.zeros(len(stored), dtype=bool)
+        is_allowed[allowed] = True
+        bits = np.packbits(is_allowed, bitorder="little")
+        return _Trial(
+            stored,
+            allowed,
+            queries,
+            tenth_scores(queries, Rows(stored[allowed])),
+            target,
+            bits,
+            faiss.IDSelectorBitmap(bits),
+            faiss.IDSelectorBatch(allowed),
+        )
 
     def recalls(self, search: Search) -> list[float]:
         """Return the recall of each structure weight against the exact answer among what is allowed."""
@@ -266,12 +283,10 @@ def _parameters(spec: str, selector: Any, options: Mapping[str, int]) -> Any:
 
 
 def _selecting(index: Any, trial: _Trial, spec: str, options: Mapping[str, int], *, batch: bool = False) -> Search:
-    bits = np.packbits(np.isin(np.arange(len(trial.stored)), trial.allowed), bitorder="little")
-    selector = faiss.IDSelectorBatch(trial.allowed) if batch else faiss.IDSelectorBitmap(bits)
+    selector = trial.batch if batch else trial.bitmap
     parameters = _parameters(spec, selector, options)
 
     def search(query: NDArray[np.float32]) -> Numbers:
-        assert bits is not None  # FAISS keeps no reference to it
         found: Numbers = index.search(query[None], NUM_NEIGHBOURS, params=parameters)[1][0]
         return found[found >= 0]
 
