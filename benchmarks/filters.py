@@ -34,6 +34,7 @@ from benchmarks.stored_vectors import engines_over
 from index.allowed import USES_FOR_A_COPY, Allowed
 from index.catalogue import Matrix, Numbers
 from index.effort import STRUCTURE_WEIGHTS
+from index.engine_ivf import Selector
 from index.engine_tuning import NUM_NEIGHBOURS, recall, tenth_scores
 from index.filters import Filter, parse_filter
 from index.half_copy import HalfCopy
@@ -138,25 +139,13 @@ class _Trial:
     queries: Matrix
     tenths: NDArray[np.float32]
     target: float
-    bits: NDArray[np.uint8]  # FAISS keeps no reference to them
-    bitmap: Any
+    bitmap: Selector
     batch: Any
 
     @staticmethod
     def of(stored: Matrix, allowed: Numbers, queries: Matrix, target: float) -> _Trial:
-        is_allowed = np.zeros(len(stored), dtype=bool)
-        is_allowed[allowed] = True
-        bits = np.packbits(is_allowed, bitorder="little")
-        return _Trial(
-            stored,
-            allowed,
-            queries,
-            tenth_scores(queries, Rows(stored[allowed])),
-            target,
-            bits,
-            faiss.IDSelectorBitmap(bits),
-            faiss.IDSelectorBatch(allowed),
-        )
+        tenths = tenth_scores(queries, Rows(stored[allowed]))
+        return _Trial(stored, allowed, queries, tenths, target, Selector(allowed), faiss.IDSelectorBatch(allowed))
 
     def recalls(self, search: Search) -> list[float]:
         """Return the recall of each structure weight against the exact answer among what is allowed."""
@@ -283,7 +272,7 @@ def _parameters(spec: str, selector: Any, options: Mapping[str, int]) -> Any:
 
 
 def _selecting(index: Any, trial: _Trial, spec: str, options: Mapping[str, int], *, batch: bool = False) -> Search:
-    selector = trial.batch if batch else trial.bitmap
+    selector = trial.batch if batch else trial.bitmap.faiss
     parameters = _parameters(spec, selector, options)
 
     def search(query: NDArray[np.float32]) -> Numbers:

@@ -12,15 +12,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from index.allowed import Allowed
 from index.catalogue import Matrix, Numbers
 from index.collection import Vector
 from index.effort import Effort, among, as_list, structure_weight
 from index.engine import Candidates, EngineKind, EngineState, VectorTable, best_of, places_of
-from index.engine_ivf import FILTER_POWER, IvfEngine, Selector
+from index.engine_ivf import FAR, FILTER_POWER, IvfEngine, Selector
 from index.huge_pages import use_huge_pages
 from index.products import inner_products_at
 
@@ -37,8 +34,6 @@ _LIST, _CODE, _CANDIDATE, _SCORED, _SCORED_OF_MANY = 4000, 20, 60, 100, 90
 _LEAST_SIFTED, _LEAST_SIFTED_UNTUNED = 0.03, 0.25
 # Times as many lists, and candidates, where too few are left of the candidates of some lists.
 _WIDER = 4
-# Times as few as chance has it, before what a filter keeps counts as far from the query.
-_FAR = 2
 # Candidates by their codes for each one wanted, before tuning.
 REFINED = 16
 
@@ -103,7 +98,7 @@ class FastScanEngine(IvfEngine):
         """Take candidates from the lists nearest to the query and return the best of them by their vectors."""
         if allowed is not None:
             return self._filtered(query, k, allowed)
-        numbers = self._candidates(query, self.refine.at(query) * k, None, num_wanted=k).numbers
+        numbers = self._nearest(query, self.refine.at(query) * k).numbers
         return self._best(query, k, self._table.positions(numbers))
 
     def cost_of_list(self) -> float:
@@ -149,7 +144,7 @@ class FastScanEngine(IvfEngine):
             kept = numbers[selector.lets_through(numbers)]
             by_chance = share * len(numbers)
             enough = min(num_wanted, by_chance)
-            if len(kept) >= max(k, by_chance / _FAR, enough - 2 * math.sqrt(enough)):
+            if len(kept) >= max(k, by_chance / FAR, enough - 2 * math.sqrt(enough)):
                 return self._best(query, k, self._table.positions(kept[: wider * num_wanted]))
         return None
 
@@ -169,9 +164,7 @@ class FastScanEngine(IvfEngine):
     def _best(self, query: Vector, k: int, places: Numbers) -> Candidates:
         """Return the best of what stands at these places."""
         rows, scores = best_of(inner_products_at(self._table.rows, places, query), k)
-        return self._found(places.take(rows), scores)
-
-    def _found(self, places: Numbers, scores: NDArray[np.float32]) -> Candidates:
+        places = places.take(rows)
         return Candidates(self._table.numbers.take(places), scores, self._table.rows, places)
 
     def _list_parameters(self, nprobe: int, **options: Any) -> Any:

@@ -33,8 +33,8 @@ _OVER_FETCH = {EngineKind.IVF_SQ8: 2, EngineKind.IVF_PQ: 8, EngineKind.IVF_PQ4: 
 FILTER_POWER = 0.65
 # Below this share all lists are read: passing over a vector costs a fiftieth of scoring it, and makes sure.
 _FEW_ALLOWED = 0.05
-# Times as many vectors as chance has it, before what a filter keeps counts as far from the query.
-_FAR = 2
+# Times as many vectors as chance has it, before what a filter keeps counts as far from the query; or as few of its own.
+FAR = 2
 
 
 def train_ivf(sample: Matrix, num_lists: int, kind: EngineKind = EngineKind.IVF_SQ8) -> Any:
@@ -152,30 +152,24 @@ class IvfEngine:
 
     def search(self, query: Vector, k: int, allowed: Allowed | None = None) -> Candidates:
         """Return the best of the lists nearest to the query; with a filter of more lists, or of all of them."""
-        return self._candidates(query, k, allowed, num_wanted=k)
-
-    def _candidates(self, query: Vector, k: int, allowed: Allowed | None, *, num_wanted: int) -> Candidates:
-        """Do so; of the candidates, so many are wanted in the end."""
         if allowed is None:
-            return self._read(query, min(k, len(self)), self._plain_parameters(self.nprobe.at(query)))
+            return self._nearest(query, k)
         k = min(k, len(allowed))
         if not k or not len(self):
             return Candidates(np.empty(0, np.int64), np.empty(0, np.float32))
         selector = allowed.made(Selector, Selector).faiss
         share, num_lists = min(1.0, len(allowed) / len(self)), int(self._index.nlist)
-        nprobe = self._filtered_nprobe(query, share)
-        if share < _FEW_ALLOWED:
-            nprobe = num_lists
+        nprobe = num_lists
+        if share >= _FEW_ALLOWED:
+            nprobe = min(num_lists, math.ceil(self.nprobe.at(query) * math.pow(share, -FILTER_POWER)))
         found = self._read(query, k, self._list_parameters(nprobe, sel=selector))
-        if nprobe < num_lists and (
-            len(found.numbers) < k or self._is_below_chance(query, found.first(num_wanted), share)
-        ):
+        if nprobe < num_lists and (len(found.numbers) < k or self._is_below_chance(query, found, share)):
             found = self._read(query, k, self._list_parameters(num_lists, sel=selector))
         return found
 
-    def _filtered_nprobe(self, query: Vector, share: float) -> int:
-        """Return how many lists to read where a filter lets through a share of the vectors."""
-        return min(int(self._index.nlist), math.ceil(self.nprobe.at(query) * math.pow(share, -FILTER_POWER)))
+    def _nearest(self, query: Vector, k: int) -> Candidates:
+        """Return the best of the lists nearest to the query."""
+        return self._read(query, min(k, len(self)), self._plain_parameters(self.nprobe.at(query)))
 
     def _is_below_chance(self, query: Vector, found: Candidates, share: float) -> bool:
         """Tell whether many more vectors than chance has it lie nearer than what a filter let through.
@@ -183,7 +177,7 @@ class IvfEngine:
         Then it goes with what the vectors show and keeps what is far from the query: in lists that were not read.
         """
         k = len(found.numbers)
-        expected = min(len(self), math.ceil(_FAR * (k + 2 * math.sqrt(k)) / share))
+        expected = min(len(self), math.ceil(FAR * (k + 2 * math.sqrt(k)) / share))
         nprobe = math.ceil(2 * expected * self._index.nlist / len(self))
         parameters = self._list_parameters(min(nprobe, int(self._index.nlist)))
         # Counted, not ranked: most of a search for so many is keeping them in order.
