@@ -29,15 +29,17 @@ def write_differences(path: Path, study: StudyConfig, results: Sequence[RunResul
     }
     if not found:
         return False
-    figure, axes = plt.subplots(figsize=(7, 0.8 + 0.32 * len(found)), constrained_layout=True)
+    figure, axes = plt.subplots(figsize=(7, 1.0 + 0.32 * len(found)), constrained_layout=True)
     for row, apart in enumerate(found.values()):
         axes.plot([apart.low, apart.high], [row, row], color="tab:blue")
         axes.plot(apart.mean, row, "o", color="tab:blue")
         axes.annotate(f"{apart.num_seeds}", (apart.high, row), xytext=(4, -3), textcoords="offset points", fontsize=7)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(found)), list(found))
-    axes.invert_yaxis()
-    axes.set_xlabel(f"text to image R@1, points over {study.reference_of(part)}, 95 % interval (small: seeds)")
+    axes.set_ylim(len(found) - 0.5, -0.5)
+    axes.set_xlabel(
+        f"text to image R@1, points over “{study.reference_of(part)}”\n95 % interval (small: number of seeds)"
+    )
     figure.savefig(path, dpi=120)
     plt.close(figure)
     return True
