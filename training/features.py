@@ -129,7 +129,10 @@ class FeatureExtractor:
         """Return what the image tower starts from: pixels, or the kept features of its frozen layers."""
         if self.kept is not None:
             return self.kept.of(view, batch.indices, batch.mirrored, batch.drawings).to(self.encoder.device)
-        pixels_BCHW = self.encoder.preprocessing.normalize_tensor(getattr(batch, view))
+        pixels = getattr(batch, view)
+        if pixels is None:
+            raise ValueError(f"no features of {view} are kept, and the batch has none to look at")
+        pixels_BCHW = self.encoder.preprocessing.normalize_tensor(pixels)
         # Convolutions on the CPU take half the time when channels come last (see `loop.prepare`).
         return pixels_BCHW.contiguous(memory_format=torch.channels_last)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,12 @@ def test_features_are_the_vectors_that_serving_computes(tmp_path: Path, branch: 
     ):
         found = F.normalize(features[name], dim=-1)
         torch.testing.assert_close(found, torch.from_numpy(expected), atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_pictures_that_were_never_looked_at_are_not_trained_on(tmp_path: Path) -> None:
+    run, batch = run_of(tmp_path)
+    with pytest.raises(ValueError, match="no features of rgb are kept"):
+        run.extract(replace(batch, rgb=None))
 
 
 def test_the_whole_picture_as_a_region_of_the_cnn_branch_is_its_embedding(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from structxlip.pooling import TextChunks, collect_chunks
 from structxlip.tokenizer import TextTokenizer
-from training.data.samples import Sample
+from training.data.samples import PictureSample, Sample
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Batch:
         indices: Which records.
         keys: Their names, for messages.
         mirrored: Which pictures are mirrored.
-        rgb: uint8 `(B, S, S, 3)`, the pictures.
+        rgb: uint8 `(B, S, S, 3)`, the pictures; none where their features are kept.
         edges: uint8 `(B, S, S)`, their edge maps.
         has_edges: bool `(B,)`, which maps have a line at all.
         tokens: int64 `(B, L)`, the full texts.
@@ -42,7 +42,7 @@ class Batch:
     indices: tuple[int, ...]
     keys: tuple[str, ...]
     mirrored: tuple[bool, ...]
-    rgb: Tensor
+    rgb: Tensor | None
     edges: Tensor
     has_edges: Tensor
     tokens: Tensor
@@ -74,6 +74,11 @@ class Batch:
         return replace(self, chunks=self.chunks.to(device), **moved)
 
 
+def _colours(pictures: Sequence[PictureSample]) -> Tensor | None:
+    seen = [picture.rgb for picture in pictures if picture.rgb is not None]
+    return torch.from_numpy(np.stack(seen)) if len(seen) == len(pictures) else None
+
+
 def collate(
     samples: Sequence[Sample],
     *,
@@ -97,7 +102,7 @@ def collate(
         indices=tuple(sample.index for sample in samples),
         keys=tuple(sample.key for sample in samples),
         mirrored=tuple(sample.is_mirrored for sample in samples),
-        rgb=torch.from_numpy(np.stack([picture.rgb for picture in pictures])),
+        rgb=_colours(pictures),
         edges=edges_BSS,
         has_edges=(edges_BSS != 0).flatten(1).any(dim=1),
         tokens=tokenizer.pad([text.tokens for text in texts], length=text_length),

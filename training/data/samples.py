@@ -39,7 +39,7 @@ class PictureSample:
     """The picture's side of a sample.
 
     Attributes:
-        rgb: uint8 `(S, S, 3)`.
+        rgb: uint8 `(S, S, 3)`; none where nobody looks at colours: features of the picture are kept.
         edges: uint8 `(S, S)`.
         boxes: float32 `(K, 4)` regions, as shares of the width and height.
         box_valid: bool `(K,)`, which of them exist.
@@ -47,7 +47,7 @@ class PictureSample:
             epochs take in turn; empty maps where a drawing has no strokes, and `V` = 0 where no loss wants any.
     """
 
-    rgb: NDArray[np.uint8]
+    rgb: NDArray[np.uint8] | None
     edges: NDArray[np.uint8]
     boxes: NDArray[np.float32]
     box_valid: NDArray[np.bool_]
@@ -120,17 +120,11 @@ class SampleMaker:
         return self.seen(pair, is_mirrored=self.is_mirrored(index, epoch), drawings=drawings)
 
     def unseen(self) -> PictureSample:
-        """Return what stands in for a picture that nobody looks at: black, without edges or regions."""
+        """Return what stands in for a picture that nobody looks at: no colours, edges or regions."""
         side = self.preprocessing.image_size
         black = np.zeros((1, 1), dtype=np.uint8)
         boxes, valid = np.zeros((1, 4), dtype=np.float32), np.zeros(1, dtype=np.bool_)
-        return PictureSample(
-            np.broadcast_to(black[..., None], (side, side, 3)),
-            np.broadcast_to(black, (side, side)),
-            boxes,
-            valid,
-            no_sketches(side),
-        )
+        return PictureSample(None, np.broadcast_to(black, (side, side)), boxes, valid, no_sketches(side))
 
     def is_mirrored(self, index: int, epoch: int) -> bool:
         """Whether an epoch sees a picture the other way round."""

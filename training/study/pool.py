@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from structxlip.encoder import TwoViewEncoder
@@ -20,7 +19,7 @@ from structxlip.regions import build_region_proposer
 from training.config import AugmentationConfig, TrainConfig
 from training.convolutions import suit_cpu
 from training.data import PairSource, open_source
-from training.data.samples import PictureCache, PictureSample, TextCache
+from training.data.samples import PictureCache, PictureSample, SampleMaker, TextCache
 from training.data.sources import FileSource
 from training.freezing import num_frozen_layers
 from training.frozen import FrozenFeatures, keep_features, split_image_tower
@@ -139,7 +138,10 @@ class Pool:
         return self._features[key]
 
     def _pictures_for(self, config: TrainConfig, encoder: TwoViewEncoder) -> PictureCache:
-        """Return edges and regions of every record; a run without regions ignores them."""
+        """Return edges and regions of every record, and colours where no features of them are kept.
+
+        A run without regions ignores them.
+        """
         regions, edges = config.loss.regions, encoder.edge_detector.config()
         drawn = ["drawn"] if config.loss.sketch else []
         key = _digest(regions, edges, True, self.records.digest, encoder.image_size, *drawn)
@@ -148,7 +150,12 @@ class Pool:
             if not path.is_file():
                 _write_pictures(path, config, encoder, self.records)
             self._pictures[key] = _read_pictures(path, self.records, encoder.image_size)
-        return self._pictures[key]
+        if config.freezing.cache_folder:
+            return self._pictures[key]
+        coloured = f"{key}, coloured"
+        if coloured not in self._pictures:
+            self._pictures[coloured] = _with_colours(self._pictures[key], self.records, sample_maker(config, encoder))
+        return self._pictures[coloured]
 
 
 def open_pool(config: TrainConfig, folder: Path) -> Pool:
@@ -190,11 +197,10 @@ def _write_pictures(path: Path, config: TrainConfig, encoder: TwoViewEncoder, so
 
 
 def _read_pictures(path: Path, source: PairSource, side: int) -> PictureCache:
-    """Return pictures without colours, which runs from kept features do not look at; maps are black and white."""
+    """Return pictures without colours, which runs from kept features do not look at."""
     with np.load(path) as kept:
         edges, boxes, valid = (kept[name] for name in ("edges", "boxes", "valid"))
         sketches = kept.get("sketches", np.zeros((len(edges), 0, side, side), dtype=np.uint8))
-    black: NDArray[np.uint8] = np.broadcast_to(np.zeros((1, 1, 1), dtype=np.uint8), (side, side, 3))
     pictures: PictureCache = {}
     for row in range(len(edges)):
         if edges.ndim == 3:
@@ -202,8 +208,20 @@ def _read_pictures(path: Path, source: PairSource, side: int) -> PictureCache:
         else:
             lines = np.unpackbits(edges[row], count=side * side).reshape(side, side) * np.uint8(255)
         name = (source.key(row // 2), bool(row % 2))
-        pictures[name] = PictureSample(black, lines, boxes[row], valid[row], sketches[row])
+        pictures[name] = PictureSample(None, lines, boxes[row], valid[row], sketches[row])
     return pictures
+
+
+def _with_colours(pictures: PictureCache, source: PairSource, maker: SampleMaker) -> PictureCache:
+    """Return the same with the pictures themselves."""
+    looking = replace(maker, regions=None, draws=False)
+    return {
+        (pair.key, is_mirrored): replace(
+            pictures[pair.key, is_mirrored], rgb=looking.seen(pair, is_mirrored=is_mirrored).rgb
+        )
+        for pair in map(source.read, range(len(source)))
+        for is_mirrored in (False, True)
+    }
 
 
 def _text_key(config: TrainConfig) -> str:

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from tests.support.tiny_open_clip import write_tiny_open_clip
 from training.config import TrainingConfigError
+from training.loop import RunCache, assemble, epoch_batches
 from training.scenes import SceneDataset
 from training.study.__main__ import run_missing, write_tables
 from training.study.plan import Part, RunKey, StudyConfig, load_study, planned, train_config
@@ -117,6 +119,23 @@ def test_a_run_repeats_itself(study_file: Path) -> None:
         found.append(run_once(key, config, pool.divided(study.parts["given"], 0), pool))
     assert found[0].ranks == found[1].ranks
     assert found[0].validation == found[1].validation
+
+
+@pytest.mark.parametrize("arm", ["plain", "all"])
+def test_runs_without_kept_features_see_the_pictures_themselves(study_file: Path, arm: str) -> None:
+    study = load_study(study_file)
+    config = train_config(study, arm)
+    unfrozen = replace(config, freezing=replace(config.freezing, mode="none", cache_folder=""))
+    pool = open_pool(unfrozen, study_file.parent / "kept")
+    division = pool.divided(study.parts["given"], 0)
+    train = pool.part_of(division.train)
+    run = assemble(unfrozen, train, pool.part_of(division.val), pool.cache(unfrozen, division))
+    alone = replace(run, cache=RunCache())
+    for ours, theirs in zip(epoch_batches(run), epoch_batches(alone), strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            assert one.rgb is not None
+            torch.testing.assert_close(one.rgb, other.rgb)
+            torch.testing.assert_close(one.edges, other.edges)
 
 
 def test_folds_divide_the_records_without_overlap(study_file: Path) -> None:
