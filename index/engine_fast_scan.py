@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from index.allowed import Allowed
+from index.allowed import Allowed, CopyCost
 from index.catalogue import Matrix, Numbers
 from index.collection import Vector
 from index.effort import Effort, among, as_list, structure_weight
 from index.engine import Candidates, EngineKind, EngineState, VectorTable, best_of, places_of
 from index.engine_ivf import FAR, FILTER_POWER, IvfEngine, Selector
+from index.filtered_lists import FilteredLists, cost_of_lists
 from index.huge_pages import use_huge_pages
 from index.products import inner_products_at
 
@@ -113,12 +114,22 @@ class FastScanEngine(IvfEngine):
         """Return what scoring so many takes, one and all."""
         return self._of_width(_SCORED_OF_MANY) * num_allowed
 
+    @property
+    def _least_sifted(self) -> float:
+        return _LEAST_SIFTED_UNTUNED if self.nprobe_among_tenth is None else _LEAST_SIFTED
+
     def _of_width(self, nanoseconds: float) -> float:
         return nanoseconds * int(self._index.d) / 512
 
     def _filtered(self, query: Vector, k: int, allowed: Allowed) -> Candidates:
         """Drop what a filter leaves out of more candidates, or score one and all that it keeps: what takes less."""
-        found = None if self.is_exact_among(len(allowed)) else self.sifted(query, k, allowed)
+        found = None
+        if not self.is_exact_among(len(allowed)):
+            lists = allowed.lists  # read once: they may be taken away meanwhile
+            if lists is not None and lists.basis is self._index:
+                found = self._listed(query, k, lists)
+            else:
+                found = self.sifted(query, k, allowed)
         return found or self._best(query, k, allowed.made(self._table.state, self._standing))
 
     def sifted(self, query: Vector, k: int, allowed: Allowed) -> Candidates | None:
@@ -129,7 +140,7 @@ class FastScanEngine(IvfEngine):
             too few are left.
         """
         share = len(allowed) / len(self)
-        if share < (_LEAST_SIFTED_UNTUNED if self.nprobe_among_tenth is None else _LEAST_SIFTED):
+        if share < self._least_sifted:
             return None
         nprobe, refine = self._filtered_efforts(structure_weight(query), share)
         num_wanted = refine * k
@@ -146,6 +157,25 @@ class FastScanEngine(IvfEngine):
             enough = min(num_wanted, by_chance)
             if len(kept) >= max(k, by_chance / FAR, enough - 2 * math.sqrt(enough)):
                 return self._best(query, k, self._table.positions(kept[: wider * num_wanted]))
+        return None
+
+    def cost_of_lists(self, num_allowed: int) -> CopyCost | None:
+        """Return what lists of what a filter keeps would take; ``None`` where they gain nothing."""
+        share = num_allowed / max(1, len(self))
+        return cost_of_lists(self._index, num_allowed) if share >= self._least_sifted else None
+
+    def lists_of(self, allowed: Numbers) -> FilteredLists:
+        """Begin with lists of these alone."""
+        return FilteredLists(self._index, allowed)
+
+    def _listed(self, query: Vector, k: int, lists: FilteredLists) -> Candidates | None:
+        """Take candidates from lists of what a filter keeps alone; ``None`` where that lies far from the query."""
+        nprobe, refine = self._filtered_efforts(structure_weight(query), len(lists) / len(self))
+        for wider in (1, _WIDER):
+            parameters = self._plain_parameters(min(wider * nprobe, int(self._index.nlist)))
+            numbers = lists.search(query, min(wider * refine * k, len(lists)), parameters)
+            if numbers is not None and len(numbers) >= k:
+                return self._best(query, k, self._table.positions(numbers))
         return None
 
     def _filtered_efforts(self, weight: float, share: float) -> tuple[int, int]:

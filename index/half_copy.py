@@ -49,7 +49,17 @@ class HalfCopy:
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
+    @property
+    def num_bytes(self) -> int:
+        """What it takes in memory."""
+        return bytes_of_half_copy(len(self), int(self._index.d))
+
     def search(self, query: Vector, k: int) -> Candidates:
         """Return the ``k`` best, or all where there are fewer."""
         scores, places = self._index.search(query[None], min(k, len(self)))
         return Candidates(self._numbers[places[0]], scores[0])
+
+
+def bytes_of_half_copy(num_vectors: int, width: int) -> int:
+    """Return what a copy of so many vectors takes in memory."""
+    return num_vectors * (2 * width + 8)

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event, Lock, Thread
+from typing import TYPE_CHECKING, cast
 
-from index.allowed import FilterMemory
+from index.allowed import USES_FOR_A_COPY, CopyCost, FilterMemory
 from index.catalogue import Catalogue, CatalogueReader, Matrix, Numbers
 from index.effort import STRUCTURE_WEIGHTS
 from index.engine import Engine, EngineKind, EngineState
@@ -29,6 +30,11 @@ from index.errors import CollectionClosedError, CollectionError, SnapshotError
 from index.live_index import LiveIndex
 from index.settings import LocalSettings
 from index.snapshots import Lineage, Snapshot, SnapshotFolder, read_snapshot
+
+if TYPE_CHECKING:  # they need FAISS
+    from index.engine_fast_scan import FastScanEngine
+    from index.filtered_lists import FilteredLists
+    from index.half_copy import HalfCopy
 
 _logger = logging.getLogger(__name__)
 _FLAT_KINDS = (EngineKind.NUMPY, EngineKind.FLAT, EngineKind.GPU_FLAT)
@@ -239,6 +245,7 @@ class Maintenance:
         if not self._live.install(engine, sequence):
             raise CollectionError("the log of changes was cut while the index was rebuilt")
         self._snapshot_sequence = -1  # those that there are hold another engine
+        self._filters.forget_lists()  # they were of the other
         if num_vectors:
             _logger.info("rebuilt the index (%s) in %.1f s", kind, time.monotonic() - started)
 
@@ -257,22 +264,50 @@ class Maintenance:
         _logger.info("tuned %s to recall %.3f with %s", engine.kind, reached, dict(engine.parameters))
 
     def _copy_when_due(self) -> None:
-        """Copy what a filter lets through that is used again and again."""
+        """Copy what a filter lets through that is used again and again: its vectors, or their codes in lists."""
+        num_stored = self._live.num_images
         self._filters.forget_before(self._live.sequence)
-        due = self._filters.due(self._is_worth_a_copy)
-        if due is None or not self._machine.has_faiss:
+        due = self._filters.due(self._cost_of_copy, num_stored) if self._machine.has_faiss else None
+        if due is None:
             return
-        from index.half_copy import HalfCopy
+        if self._is_scanned(len(due)):
+            self._filters.give(due, num_stored, copy=self._half_copy(due.numbers))
+        else:
+            self._filters.give(due, num_stored, lists=self._lists(due.numbers))
 
-        copy = HalfCopy(self._builder.width, self._vectors(due.numbers))
-        if len(copy) == len(due):  # else some were removed meanwhile, and nobody asks for these any more
-            self._filters.give(due, copy)
+    def _cost_of_copy(self, num_vectors: int) -> CopyCost | None:
+        if self._is_scanned(num_vectors):
+            from index.half_copy import bytes_of_half_copy
 
-    def _is_worth_a_copy(self, num_vectors: int) -> bool:
+            return CopyCost(bytes_of_half_copy(num_vectors, self._builder.width), USES_FOR_A_COPY)
+        with self._live.view() as view:
+            engine = view.engine
+            is_of_quick_codes = engine.kind is EngineKind.IVF_PQ4
+            return cast("FastScanEngine", engine).cost_of_lists(num_vectors) if is_of_quick_codes else None
+
+    def _is_scanned(self, num_vectors: int) -> bool:
+        """Tell whether a copy of so many vectors is scanned faster than the engine finds the best of them."""
         if num_vectors <= _ALWAYS_SCANNED:
             return True
         with self._live.view() as view:
             return view.engine.is_exact_among(num_vectors)
+
+    def _half_copy(self, numbers: Numbers) -> HalfCopy | None:
+        from index.half_copy import HalfCopy
+
+        copy = HalfCopy(self._builder.width, self._vectors(numbers))
+        return (
+            copy if len(copy) == len(numbers) else None
+        )  # some were removed meanwhile: nobody asks for these any more
+
+    def _lists(self, numbers: Numbers) -> FilteredLists | None:
+        with self._live.view() as view:
+            lists = cast("FastScanEngine", view.engine).lists_of(numbers)
+        while lists.has_more_to_take and not self._stopping.is_set():
+            with self._live.view():
+                lists.take_some()
+            lists.keep_some()
+        return lists if lists.is_complete else None
 
     def _vectors(self, numbers: Numbers) -> Iterator[tuple[Numbers, Matrix]]:
         """Yield vectors of those of these pictures that are there; changes to the engine come in between."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from index.allowed import MAX_FILTERS, USES_FOR_A_COPY, Allowed, FilterMemory, copy_bytes
+from index.allowed import MAX_COPIED_SHARE, MAX_FILTERS, Allowed, CopyCost, FilterMemory
 from index.catalogue import CatalogueReader
 from index.filters import parse_filter
 from index.local import LocalCollection
@@ -140,54 +141,63 @@ def test_a_filter_too_large_to_keep_costs_the_others_nothing() -> None:
     assert small.asked == 1
 
 
+@dataclass
 class Copy:
     """Stands for a copy; `FilterMemory` only hands it on."""
 
+    num_bytes: int = 100
 
-def used(memory: FilterMemory, reader: Reader, value: int, times: int = USES_FOR_A_COPY) -> Allowed:
+
+USES = 32
+COST = CopyCost(num_bytes=100, num_uses=USES)
+
+
+def used(memory: FilterMemory, reader: Reader, value: int, times: int = USES) -> Allowed:
     allowed = memory.allowed(parse_filter({"field": "x", "eq": value}), reader)  # type: ignore[arg-type]
     allowed.num_uses += times
     return allowed
 
 
 def test_a_copy_is_due_where_it_is_earned_and_worth_it() -> None:
-    reader, memory = Reader(10), FilterMemory(8, max_copied_bytes=copy_bytes(10, 8))
-    used(memory, reader, 1, times=USES_FOR_A_COPY - 1)
-    assert memory.due(lambda _: True) is None
+    reader, memory = Reader(10), FilterMemory(8, max_copied_bytes=100)
+    used(memory, reader, 1, times=USES - 1)
+    assert memory.due(lambda _: COST, 0) is None
     first = used(memory, reader, 1, times=1)
-    assert memory.due(lambda num: num == 10) is first
-    assert memory.due(lambda num: num < 10) is None
-    memory.give(first, Copy())  # type: ignore[arg-type]
-    assert memory.due(lambda _: True) is None
-    reader.num_matching = 11  # more than all copies may take
-    used(memory, reader, 2)
+    assert memory.due(lambda num: COST if num == 10 else None, 0) is first
+    assert memory.due(lambda num: COST if num < 10 else None, 0) is None
+    assert memory.due(lambda _: CopyCost(101, USES), 0) is None  # more than all copies may take
+    enough = 101 / (MAX_COPIED_SHARE * 4 * 8)
+    assert memory.due(lambda _: CopyCost(101, USES), int(enough) + 1) is first  # in a larger collection they may
+    memory.give(first, 0, copy=Copy())  # type: ignore[arg-type]
+    assert memory.due(lambda _: COST, 0) is None
     reader.num_matching = 0
     used(memory, reader, 3)
-    assert memory.due(lambda _: True) is None
+    assert memory.due(lambda _: COST, 0) is None
 
 
-def test_the_filter_used_longest_ago_loses_its_copy_first() -> None:
-    reader, memory = Reader(10), FilterMemory(8, max_copied_bytes=copy_bytes(25, 8))
+@pytest.mark.parametrize("kind", ["copy", "lists"])
+def test_the_filter_used_longest_ago_loses_its_copy_first(kind: str) -> None:
+    reader, memory = Reader(10), FilterMemory(8, max_copied_bytes=250)
     first, second, third = (used(memory, reader, value) for value in (1, 2, 3))
     for each in (first, second):
-        memory.give(each, Copy())  # type: ignore[arg-type]
+        memory.give(each, 0, **{kind: Copy()})  # type: ignore[arg-type]
     used(memory, reader, 1)
-    memory.give(third, Copy())  # type: ignore[arg-type]
-    assert [each.copy is not None for each in (first, second, third)] == [True, False, True]
-    assert memory.due(lambda _: True) is None  # what lost its copy has to earn it again
-    assert used(memory, reader, 2) is memory.due(lambda _: True)
+    memory.give(third, 0, **{kind: Copy()})  # type: ignore[arg-type]
+    assert [getattr(each, kind) is not None for each in (first, second, third)] == [True, False, True]
+    assert memory.due(lambda _: COST, 0) is None  # what lost its copy has to earn it again
+    assert used(memory, reader, 2) is memory.due(lambda _: COST, 0)
 
 
 def test_a_copy_goes_with_the_state_that_it_was_made_in() -> None:
     reader, memory = Reader(10), FilterMemory(8)
     old = used(memory, reader, 1)
     memory.forget_before(reader.state)
-    assert memory.due(lambda _: True) is old
+    assert memory.due(lambda _: COST, 0) is old
     memory.forget_before(reader.state + 1)
-    assert memory.due(lambda _: True) is None
+    assert memory.due(lambda _: COST, 0) is None
     reader.state += 1
     new = used(memory, reader, 1)
-    memory.give(old, Copy())  # type: ignore[arg-type]
+    memory.give(old, 0, copy=Copy())  # type: ignore[arg-type]
     assert new is not old
     assert new.copy is None
     assert old.copy is None

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from index import allowed as allowed_module
-from index.allowed import USES_FOR_A_COPY
+from index import maintenance as maintenance_module
+from index.allowed import USES_FOR_A_COPY, CopyCost
 from index.catalogue import Matrix, Numbers
 from index.collection import NewImage
 from index.exact import ExactCollection
@@ -164,13 +164,18 @@ def test_a_copy_of_pictures_that_went_meanwhile_is_not_used(
             before = collection._filters.allowed(LAMPS, view.reader)
         before.num_uses = USES_FOR_A_COPY
         wait_until(lambda: bool(parts))
-        wait_until(lambda: collection._maintenance.activity is None and collection._filters.due(lambda _: True) is None)
+        wait_until(
+            lambda: (
+                collection._maintenance.activity is None
+                and collection._filters.due(lambda _: CopyCost(1, 1), 0) is None
+            )
+        )
         assert parts == [16, 16]  # of 48, the last 16 with the one that went
         assert before.copy is None
 
 
 def test_copies_come_and_go_while_searches_and_writes_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allowed_module, "USES_FOR_A_COPY", 2)
+    monkeypatch.setattr(maintenance_module, "USES_FOR_A_COPY", 2)
     num_scans = 0
     search_copy = HalfCopy.search
 
