@@ -6,9 +6,11 @@ Vectors and queries are those of `benchmarks.engines`. Each stored picture has a
 `rank < share * num` keep 1, 10 and 50 % of them.
 
 Ours is a collection on disk with each engine and a filter in use: what a search does when it knows what matches
-(candidates, exact scores, order), by a copy of what matches where the collection has made one. `matching` is finding
-what matches in the catalogue, `copying` making the copy, `search` a whole search with such a filter and the records of
-its hits, `first_search` one with a filter never used before.
+(candidates, exact scores, order), by a copy of what matches, or in lists of it, where the collection has made either;
+`…_before_the_copy` is the same without, as it is when a filter is new. `matching` is finding what matches in the
+catalogue, `copying` making the copy or the lists, `search` a whole search with such a filter and the records of its
+hits, `first_search` one with a filter never used before. `…_by_hand` is ours with settings that are tuned as those of
+FAISS are, where it has any.
 FAISS is bare and is given its selector ready made: each index type with a bitmap and with a batch of ids, and of all
 its settings the fastest that reaches the recall on these very queries, with each of the three weights. `exact_selected`
 scans with a bitmap over everything, `exact_gathered` copies what matches and multiplies it.
@@ -21,7 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import cycle, islice, product
 from typing import Any
 
 import faiss
@@ -29,15 +31,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.engines import Rows, faiss_settings, filled_index, num_lists, perturbed, real_vectors, weighted
+from benchmarks.page_parts import BY_HAND
 from benchmarks.results import alternate, write_result
 from benchmarks.stored_vectors import engines_over
-from index.allowed import USES_FOR_A_COPY, Allowed
+from index.allowed import Allowed
 from index.catalogue import Matrix, Numbers
-from index.effort import STRUCTURE_WEIGHTS
+from index.effort import STRUCTURE_WEIGHTS, Effort
+from index.engine import Engine, EngineKind
 from index.engine_ivf import Selector
-from index.engine_tuning import NUM_NEIGHBOURS, recall, tenth_scores
+from index.engine_tuning import (
+    NUM_NEIGHBOURS,
+    Ladder,
+    ladders_among_tenth_of,
+    ladders_of,
+    recall,
+    tenth_scores,
+)
 from index.filters import Filter, parse_filter
-from index.half_copy import HalfCopy
 from index.local import LocalCollection
 from index.search import SearchRequest, rank_among
 
@@ -53,6 +63,7 @@ THEIRS = (
 # A filter reads more lists, or walks further, than a search without one.
 _MORE_HNSW = (768, 1024, 1536, 2048, 4096)
 _MORE_PROBES = (384, 512, 1024)
+_MOST_LISTS_BY_HAND = 64
 Search = Callable[[NDArray[np.float32]], Numbers]
 
 
@@ -111,16 +122,24 @@ def measure(
                 "exact_selected": _selecting(exact, trial, "", {}),
                 "exact_gathered": _gathering(trial),
             }
-            chosen = {}
+            chosen, copying = {}, {}
             for spec, index in indices.items():
                 contestants[f"faiss_{spec}"], chosen[f"faiss_{spec}"] = _tuned_by_hand(spec, index, trial)
             condition = parse_filter({"field": "rank", "lt": share * num})
             for kind, collection in collections.items():
-                contestants[f"ours_{kind}"] = _ours(collection, condition, queries)
+                copying[kind] = _use(collection, condition, queries)
+                contestants[f"ours_{kind}"] = _ours(collection, _kept(collection, condition))
+                if copying[kind] is not None:
+                    contestants[f"ours_{kind}_before_the_copy"] = _ours(collection, Allowed(trial.allowed + 1))
+                if by_hand := _ours_by_hand(collection, condition, trial):
+                    contestants[f"ours_{kind}{BY_HAND}"], chosen[f"ours_{kind}{BY_HAND}"] = by_hand
             shares[str(share)] = {
                 "num_matching": len(trial.allowed),
                 "contestants": _compared(contestants, chosen, trial, rounds),
-                "ours": {kind: _parts(each, condition, queries) for kind, each in collections.items()},
+                "ours": {
+                    kind: {"copying_ms": copying[kind], **_parts(each, condition, queries)}
+                    for kind, each in collections.items()
+                },
             }
         parameters = {kind: dict(each.status().search_parameters) for kind, each in collections.items()}
     return {
@@ -151,27 +170,71 @@ class _Trial:
         """Return the recall of each structure weight against the exact answer among what is allowed."""
         found = [search(query) for query in self.queries]
         assert all(np.isin(numbers, self.allowed).all() for numbers in found), "found what the filter leaves out"
-        parts = np.split(np.arange(len(found)), len(STRUCTURE_WEIGHTS))
-        everything = Rows(self.stored)
-        return [
-            recall(self.queries[part], self.tenths[part], [found[row] for row in part], everything) for part in parts
-        ]
+        parts, everything = map(self.part, range(len(STRUCTURE_WEIGHTS))), Rows(self.stored)
+        return [recall(self.queries[part], self.tenths[part], found[part], everything) for part in parts]
+
+    def part(self, place: int) -> slice:
+        """Return where the queries of a structure weight are."""
+        size = len(self.queries) // len(STRUCTURE_WEIGHTS)
+        return slice(place * size, (place + 1) * size)
 
 
-def _ours(collection: LocalCollection, condition: Filter, queries: Matrix) -> Search:
-    """Return what a search does with a filter that is in use; numbers begin at 0, as FAISS has them."""
-    for query in islice(cycle(queries), USES_FOR_A_COPY):
+def _use(collection: LocalCollection, condition: Filter, queries: Matrix) -> float | None:
+    """Use a filter until it has what the collection makes of it; return the milliseconds of that, if it is anything."""
+    maintenance, allowed = collection._maintenance, _kept(collection, condition)
+    cost = maintenance._cost_of_copy(len(allowed))
+    for query in islice(cycle(queries), cost.num_uses if cost else 1):
         collection.search(query, limit=NUM_NEIGHBOURS, filter=condition)
-    collection._maintenance._copy_when_due()  # what the background would do within half a second
-    allowed = _kept(collection, condition)
+    # What the background does within half a second.
+    seconds = _seconds(maintenance._copy_when_due)
+    while cost and not _kept(collection, condition).num_copied_bytes:
+        seconds = max(seconds, _seconds(maintenance._copy_when_due))
+    return round(1000 * seconds, 3) if cost else None
+
+
+def _ours(collection: LocalCollection, allowed: Allowed, settings: Mapping[Ladder, Effort] | None = None) -> Search:
+    """Return what a search does with a filter that is in use; numbers begin at 0, as FAISS has them."""
+    efforts = {ladder.name: effort for ladder, effort in (settings or {}).items()}
 
     def search(query: NDArray[np.float32]) -> Numbers:
-        request = SearchRequest(query, NUM_NEIGHBOURS, None, condition, None)
+        request = SearchRequest(query, NUM_NEIGHBOURS, None, None, None)
         with collection._live.view() as view:
+            before = {name: getattr(view.engine, name) for name in efforts}
+            vars(view.engine).update(efforts)
             ranked = rank_among(allowed, request, view.engine, view.reader, collection._policy)
+            vars(view.engine).update(before)
         return ranked.numbers - 1
 
     return search
+
+
+def _ladders(engine: Engine) -> tuple[Ladder, ...]:
+    return (*ladders_of(engine), *ladders_among_tenth_of(engine)) if engine.kind is EngineKind.IVF_PQ4 else ()
+
+
+def _ours_by_hand(collection: LocalCollection, condition: Filter, trial: _Trial) -> tuple[Search, str] | None:
+    """Return ours as fast as any setting of its lists reaches the recall, for each structure weight; and what it is."""
+    allowed = _kept(collection, condition)
+    with collection._live.view() as view:
+        ladders = _ladders(view.engine)
+    if not ladders or allowed.lists is None:
+        return None
+    best: dict[int, tuple[float, int, int]] = {}
+    for nprobe, refine in product(*(ladder.values for ladder in ladders[:2])):
+        if nprobe > _MOST_LISTS_BY_HAND:
+            continue
+        # The same for all of the vectors and a tenth: what lies between is the same too.
+        efforts = dict(zip(ladders, map(Effort.even, (nprobe, refine, nprobe, refine)), strict=True))
+        search = _ours(collection, allowed, efforts)
+        for place, reached in enumerate(trial.recalls(search)):
+            if reached >= trial.target:
+                rate = _rate(search, trial.queries[trial.part(place)])
+                best[place] = max(best.get(place, (0.0, 0, 0)), (rate, nprobe, refine))
+    if len(best) < len(STRUCTURE_WEIGHTS):
+        return None
+    nprobe, refine = (Effort(tuple(best[place][at] for place in sorted(best))) for at in (1, 2))  # type: ignore[arg-type]
+    efforts = dict(zip(ladders, (nprobe, refine, nprobe, refine), strict=True))
+    return _ours(collection, allowed, efforts), f"nprobe {nprobe.values}, refine {refine.values}"
 
 
 def _kept(collection: LocalCollection, condition: Filter) -> Allowed:
@@ -180,14 +243,9 @@ def _kept(collection: LocalCollection, condition: Filter) -> Allowed:
 
 
 def _parts(collection: LocalCollection, condition: Filter, queries: Matrix) -> dict[str, Any]:
-    """Return median milliseconds of finding what matches, of copying it, and of whole searches."""
-    allowed, width = _kept(collection, condition), queries.shape[1]
+    """Return median milliseconds of finding what matches, and of whole searches."""
     with collection._live.view() as view:
         matching = [_seconds(lambda: view.reader.matching(condition)) for _ in range(15)]
-    copying = [
-        _seconds(lambda: HalfCopy(width, collection._maintenance._vectors(allowed.numbers)))
-        for _ in range(3 if allowed.copy else 0)
-    ]
     whole = [
         _seconds(lambda query=query: collection.search(query, limit=NUM_NEIGHBOURS, filter=condition))
         for query in queries
@@ -198,7 +256,6 @@ def _parts(collection: LocalCollection, condition: Filter, queries: Matrix) -> d
         first.append(_seconds(lambda query=query: collection.search(query, limit=NUM_NEIGHBOURS, filter=condition)))
     return {
         "matching_ms": _median_ms(matching),
-        "copying_ms": _median_ms(copying) if copying else None,
         "search_ms": _median_ms(whole),
         "first_search_ms": _median_ms(first),
     }

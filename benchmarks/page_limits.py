@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from benchmarks.page_parts import Result, measured, source, table
+from benchmarks.page_parts import BY_HAND, Result, measured, source, table
 
 FILTERS = ("filters", "filters_1m")
 QUANTISED = {
@@ -19,10 +19,11 @@ _FILTERS = """## Searches with a filter
 Ours is the collection's own search when it knows what matches: candidates, exact scores, order. FAISS is bare, its
 selector ready made, and has the fastest of all settings and kinds of selector that reaches recall@10 = 0.98 on these
 very queries. In brackets: times the rate of the fastest FAISS. One row is no FAISS: NumPy copies what matches and
-multiplies it, on threads that go on spinning for the next product. The last rows: finding what matches, in SQLite, and
-the whole search with a filter that is in use, of which vectors are copied
-([decision 35](decisions/0035-filters-in-use-get-a-copy-in-half-precision.md)), and the first one with it. Measured on
-2026-11-25, each search found what matches anew.
+multiplies it, on threads that go on spinning for the next product. A filter in use has a copy of what matches
+([decision 35](decisions/0035-filters-in-use-get-a-copy-in-half-precision.md)) or lists of it
+([decision 43](decisions/0043-filters-in-use-get-lists-of-their-own.md)); a new filter has neither. Ours tunes itself,
+and once more on these very queries, as FAISS is. The last rows: finding what matches, in SQLite, and the whole search
+with a filter that is in use, and the first one with it. Measured on 2026-11-25, each search found what matches anew.
 """
 _LIMITS = """## Limits of the machine
 
@@ -53,13 +54,13 @@ def filters(results: Mapping[str, Result]) -> str:
             )
             for share, found in shares.items()
         }
-        contestants = list(next(iter(shares.values()))["contestants"])
+        contestants = dict.fromkeys(key for found in shares.values() for key in found["contestants"])
         rows = [
             [
                 _contestant(key),
-                *(_rate(found["contestants"][key], best[share], key) for share, found in shares.items()),
+                *(_rate(found["contestants"].get(key), best[share], key) for share, found in shares.items()),
             ]
-            for key in contestants
+            for key in sorted(contestants, key=lambda key: key.startswith("ours"))
         ]
         rows += _times(shares)
         head = ["queries a second, lowest recall@10", *(f"{float(share):.0%} match" for share in shares)]
@@ -142,7 +143,9 @@ def quantised(results: Mapping[str, Result]) -> str:
     return "\n".join([*lines, *table(head, rows)])
 
 
-def _rate(figures: Result, best: float, key: str) -> str:
+def _rate(figures: Result | None, best: float, key: str) -> str:
+    if figures is None:
+        return ""
     rate = figures["queries_a_second"]
     told = f"{rate:,.0f}, {figures['lowest_recall_at_10']:.3f}"
     return f"{told} ({rate / best:.2f})" if key.startswith("ours") else told
@@ -167,4 +170,5 @@ def _contestant(key: str) -> str:
     if key.startswith("exact"):
         return {"exact_selected": "FAISS flat, bitmap", GATHERED: "matching rows copied and multiplied, NumPy"}[key]
     who, _, what = key.partition("_")
+    what = what.replace("_before_the_copy", ", new filter").replace(BY_HAND, ", tuned as FAISS")
     return f"{'FAISS' if who == 'faiss' else who} {what.replace('{lists}', '').replace('{half}', '')}"

@@ -109,6 +109,31 @@ def test_filters_are_compared_with_the_exact_answer() -> None:
         assert all(each["matching_ms"] > 0 for each in found["ours"].values())
 
 
+@pytest.mark.slow
+def test_filters_in_use_are_compared_before_and_after_they_have_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("index.maintenance._ALWAYS_SCANNED", 50)
+    monkeypatch.setattr("index.engine_fast_scan._SCANNED", 50)
+    monkeypatch.setattr("index.engine_fast_scan._SCORED_OF_MANY", 1e9)
+    monkeypatch.setattr("benchmarks.filters.SHARES", (0.01, 0.5))
+    figures = filters.measure(
+        engines.real_vectors("scenes-tiny", None, 40),
+        num=2500,
+        width=24,
+        num_queries=6,
+        rounds=1,
+        target=0.9,
+        ours=["ivf_pq4"],
+        theirs=["IVF{lists},Flat"],
+    )
+    few, half = (found["contestants"] for found in figures["shares"].values())
+    assert {"ours_ivf_pq4", "ours_ivf_pq4_before_the_copy"} < set(few)
+    assert "ours_ivf_pq4_by_hand" not in few  # all of them are scored: there is nothing to tune
+    assert "ours_ivf_pq4_by_hand" in half
+    assert half["ours_ivf_pq4_by_hand"]["lowest_recall_at_10"] >= 0.9
+    assert half["ours_ivf_pq4_by_hand"]["setting"].startswith("nprobe (")
+    assert all(found["ours"]["ivf_pq4"]["copying_ms"] > 0 for found in figures["shares"].values())
+
+
 def test_the_tower_and_the_scan_are_held_against_measured_limits() -> None:
     pytest.importorskip("openvino")
     products = roofline.measure_products([64], batch=1, rounds=2)
