@@ -61,8 +61,8 @@ class FilteredLists:
         self.basis = index
         self.num_bytes = cost_of_lists(index, len(allowed)).num_bytes
         self._num_wanted = len(allowed)
-        self._selector = Selector(allowed)  # FAISS keeps no reference to it
-        self._others = faiss.IDSelectorNot(self._selector.faiss)
+        self._selector: Any = Selector(allowed)  # FAISS keeps no reference to it
+        self._others: Any = faiss.IDSelectorNot(self._selector.faiss)
         self._index = faiss.IndexIVFPQFastScan(
             index.quantizer, index.d, index.nlist, index.pq.M, index.pq.nbits, index.metric_type, index.bbs
         )
@@ -70,7 +70,7 @@ class FilteredLists:
         self._index.pq, self._index.by_residual, self._index.is_trained = index.pq, index.by_residual, True
         # Whole lists come here first, and lose what the filter leaves out.
         packer = index.get_CodePacker()
-        self._taken = faiss.BlockInvertedLists(_LISTS_AT_ONCE, packer)
+        self._taken: Any = faiss.BlockInvertedLists(_LISTS_AT_ONCE, packer)
         packer.this.disown()
         self._num_taken = 0
         # Of each list: vectors that the filter keeps, less the least that chance would put there.
@@ -111,6 +111,8 @@ class FilteredLists:
                 lists.add_entries(number, size, self._taken.get_ids(place), self._taken.get_codes(place))
         self._index.ntotal = lists.compute_ntotal()
         self._num_taken += len(self._next())
+        if not self.has_more_to_take:
+            self._taken = self._others = self._selector = None
 
     def search(self, query: Vector, k: int, parameters: Any) -> Numbers | None:
         """Return at most ``k`` numbers by their codes, best first; ``None`` where what the filter keeps lies elsewhere.
