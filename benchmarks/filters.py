@@ -21,9 +21,10 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice, product
+from itertools import cycle, islice
 from typing import Any
 
 import faiss
@@ -168,10 +169,14 @@ class _Trial:
 
     def recalls(self, search: Search) -> list[float]:
         """Return the recall of each structure weight against the exact answer among what is allowed."""
-        found = [search(query) for query in self.queries]
-        assert all(np.isin(numbers, self.allowed).all() for numbers in found), "found what the filter leaves out"
-        parts, everything = map(self.part, range(len(STRUCTURE_WEIGHTS))), Rows(self.stored)
-        return [recall(self.queries[part], self.tenths[part], found[part], everything) for part in parts]
+        return [self.recall(search, place) for place in range(len(STRUCTURE_WEIGHTS))]
+
+    def recall(self, search: Search, place: int) -> float:
+        """Return the recall of one of the structure weights."""
+        part = self.part(place)
+        found = [search(query) for query in self.queries[part]]
+        assert all(self.bitmap.lets_through(numbers).all() for numbers in found), "found what the filter leaves out"
+        return recall(self.queries[part], self.tenths[part], found, Rows(self.stored))
 
     def part(self, place: int) -> slice:
         """Return where the queries of a structure weight are."""
@@ -219,22 +224,31 @@ def _ours_by_hand(collection: LocalCollection, condition: Filter, trial: _Trial)
         ladders = _ladders(view.engine)
     if not ladders or allowed.lists is None:
         return None
-    best: dict[int, tuple[float, int, int]] = {}
-    for nprobe, refine in product(*(ladder.values for ladder in ladders[:2])):
-        if nprobe > _MOST_LISTS_BY_HAND:
-            continue
+
+    def tried(nprobe: Effort, refine: Effort) -> Search:
         # The same for all of the vectors and a tenth: what lies between is the same too.
-        efforts = dict(zip(ladders, map(Effort.even, (nprobe, refine, nprobe, refine)), strict=True))
-        search = _ours(collection, allowed, efforts)
-        for place, reached in enumerate(trial.recalls(search)):
-            if reached >= trial.target:
-                rate = _rate(search, trial.queries[trial.part(place)])
-                best[place] = max(best.get(place, (0.0, 0, 0)), (rate, nprobe, refine))
-    if len(best) < len(STRUCTURE_WEIGHTS):
+        return _ours(collection, allowed, dict(zip(ladders, (nprobe, refine, nprobe, refine), strict=True)))
+
+    chosen = []
+    for place in range(len(STRUCTURE_WEIGHTS)):
+        best = (0.0, 0, 0)
+        for nprobe in (value for value in ladders[0].values if value <= _MOST_LISTS_BY_HAND):
+            refines = ladders[1].values
+            fewest = bisect_left(
+                refines,
+                trial.target,
+                key=lambda refine, nprobe=nprobe, place=place: trial.recall(
+                    tried(Effort.even(nprobe), Effort.even(refine)), place
+                ),
+            )
+            if fewest < len(refines):
+                search = tried(Effort.even(nprobe), Effort.even(refines[fewest]))
+                best = max(best, (_rate(search, trial.queries[trial.part(place)]), nprobe, refines[fewest]))
+        chosen.append(best)
+    if not all(rate for rate, *_ in chosen):
         return None
-    nprobe, refine = (Effort(tuple(best[place][at] for place in sorted(best))) for at in (1, 2))  # type: ignore[arg-type]
-    efforts = dict(zip(ladders, (nprobe, refine, nprobe, refine), strict=True))
-    return _ours(collection, allowed, efforts), f"nprobe {nprobe.values}, refine {refine.values}"
+    nprobe, refine = (Effort((first[at], second[at], third[at])) for first, second, third in [chosen] for at in (1, 2))
+    return tried(nprobe, refine), f"nprobe {nprobe.values}, refine {refine.values}"
 
 
 def _kept(collection: LocalCollection, condition: Filter) -> Allowed:
