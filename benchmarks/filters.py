@@ -24,7 +24,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import cycle, islice, product
 from typing import Any
 
 import faiss
@@ -327,7 +327,9 @@ def _settings(spec: str) -> list[dict[str, int]]:
     if spec.startswith("HNSW"):
         return settings + [{"efSearch": value} for value in _MORE_HNSW]
     factors = [{"k_factor_rf": factor} for factor in (4, 16, 64)] if "RFlat" in spec else [{}]
-    return settings + [{"nprobe": value, **factor} for value in _MORE_PROBES for factor in factors]
+    places = [{"quantizer_efSearch": 2048}] if "_HNSW" in spec else [{}]
+    more = product(_MORE_PROBES, factors, places)
+    return settings + [{"nprobe": value, **factor, **place} for value, factor, place in more]
 
 
 def _parameters(spec: str, selector: Any, options: Mapping[str, int]) -> Any:
@@ -336,7 +338,10 @@ def _parameters(spec: str, selector: Any, options: Mapping[str, int]) -> Any:
         return faiss.SearchParameters(sel=selector)
     if spec.startswith("HNSW"):
         return faiss.SearchParametersHNSW(sel=selector, **options)
-    lists = faiss.SearchParametersIVF(sel=selector, nprobe=options["nprobe"])
+    centres = {}
+    if "quantizer_efSearch" in options:  # given at once: FAISS keeps no reference to what is set later
+        centres["quantizer_params"] = faiss.SearchParametersHNSW(efSearch=options["quantizer_efSearch"])
+    lists = faiss.SearchParametersIVF(sel=selector, nprobe=options["nprobe"], **centres)
     if "RFlat" not in spec:
         return lists
     return faiss.IndexRefineSearchParameters(k_factor=options["k_factor_rf"], base_index_params=lists)

@@ -181,9 +181,6 @@ class LossConfig:
         hard_negative_margin: Gamma of HN-CLIP; 0 is plain CLIP.
         consistency_distance: `cosine` or `l2`.
         consistency_stop_gradient: Whether the colour embedding is a fixed target.
-        text_stop_gradient: Whether edge maps and regions learn from the text without moving the text tower. With every
-            layer of both towers free, and few pairs, the text tower otherwise unlearns long captions for the sake of
-            an edge view that cannot read them yet.
         local_positives: Which regions of its image a chunk shall find.
         local_scale: Where the local loss's own scale starts.
         local_text: Whether chunks come from the structural text or from the full one.
@@ -206,7 +203,6 @@ class LossConfig:
     hard_negative_margin: NonNegative = 0.0
     consistency_distance: Literal["cosine", "l2"] = "cosine"
     consistency_stop_gradient: bool = True
-    text_stop_gradient: bool = False
     local_positives: Literal["owner", "hard", "soft"] = "owner"
     local_scale: Positive = 1 / 0.07
     local_text: Literal["structural", "full"] = "structural"

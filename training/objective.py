@@ -25,9 +25,6 @@ from structxlip.pooling import join_chunks
 from training.config import LossConfig
 from training.data import Batch
 
-# Features that the text tower makes for the sake of edge maps and regions.
-OF_STRUCTURAL_TEXT = frozenset({"structural", "chunks"})
-
 
 @dataclass(frozen=True)
 class Objective:
@@ -60,9 +57,6 @@ class Objective:
         )
         if not loss.is_structural:
             return LossTerms(contrastive)
-        if loss.text_stop_gradient:
-            fixed = {name: features[name].detach() for name in OF_STRUCTURAL_TEXT & features.keys()}
-            features = {**features, **fixed}
         has_edges_B = torch.cat([batch.has_edges for batch in batches])
         structure = consistency = local = sketch = None
         if loss.structure:
