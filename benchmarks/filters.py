@@ -31,7 +31,16 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.engines import Rows, faiss_settings, filled_index, num_lists, perturbed, real_vectors, weighted
+from benchmarks.engines import (
+    Rows,
+    faiss_settings,
+    filled_index,
+    num_lists,
+    perturbed,
+    rate_in_use,
+    real_vectors,
+    weighted,
+)
 from benchmarks.page_parts import BY_HAND
 from benchmarks.results import alternate, write_result
 from benchmarks.stored_vectors import engines_over
@@ -283,7 +292,7 @@ def _compared(
     contestants: dict[str, Search], chosen: dict[str, str], trial: _Trial, rounds: int
 ) -> dict[str, dict[str, Any]]:
     rates = alternate(
-        rounds, **{name: lambda search=each: _rate_in_use(search, trial.queries) for name, each in contestants.items()}
+        rounds, **{name: lambda search=each: rate_in_use(search, trial.queries) for name, each in contestants.items()}
     )
     found = {}
     for name, search in contestants.items():
@@ -370,12 +379,6 @@ def _gathering(trial: _Trial) -> Search:
 
 def _rate(search: Search, queries: Matrix) -> float:
     return len(queries) / _seconds(lambda: [search(query) for query in queries])
-
-
-def _rate_in_use(search: Search, queries: Matrix) -> float:
-    """Return the rate of a second pass: memory that was left alone for minutes is slow to read the first time."""
-    _rate(search, queries)
-    return _rate(search, queries)
 
 
 def _seconds(work: Callable[[], object]) -> float:
