@@ -36,6 +36,11 @@ from tests.index.builders import (
 LAMPS = parse_filter({"field": "kind", "eq": "lamp"})
 
 
+@pytest.fixture(autouse=True)
+def few_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maintenance_module, "_LEAST_COPIED", 0)
+
+
 def lamps_and_chairs(num: int = 60) -> list[NewImage]:
     # Every third has the content, and so the vectors, of one before it.
     return [
@@ -140,6 +145,20 @@ def test_much_is_copied_only_for_an_engine_that_would_scan_it(
         for seed in range(USES_FOR_A_COPY):
             collection.search(query_vector(seed), limit=3, filter=LAMPS)
         use_until_copied(collection, chairs)  # these are twelve, and asked for later
+        collection._maintenance._copy_when_due()
+        assert (copy_of(collection) is not None) == is_copied
+
+
+@pytest.mark.parametrize(("engine", "is_copied"), [("flat", False), ("ivf_sq8", True)])
+def test_few_are_copied_only_for_an_engine_that_does_not_score_them_all(
+    folder: Path, engine: str, is_copied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance_module, "_LEAST_COPIED", 100)
+    with open_local(folder, replace(QUIET, engine=engine)) as collection:  # type: ignore[arg-type]
+        collection.add(lamps_and_chairs())
+        wait_until(lambda: collection._maintenance.activity is None)
+        for seed in range(USES_FOR_A_COPY):
+            collection.search(query_vector(seed), limit=3, filter=LAMPS)
         collection._maintenance._copy_when_due()
         assert (copy_of(collection) is not None) == is_copied
 
