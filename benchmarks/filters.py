@@ -196,7 +196,8 @@ class _Trial:
 def _use(collection: LocalCollection, condition: Filter, queries: Matrix) -> float | None:
     """Use a filter until it has what the collection makes of it; return the milliseconds of that, if it is anything."""
     maintenance, allowed = collection._maintenance, _kept(collection, condition)
-    cost = maintenance._cost_of_copy(len(allowed))
+    with collection._live.view() as view:
+        cost = maintenance._cost_of_copy(view.engine, len(allowed))
     for query in islice(cycle(queries), cost.num_uses if cost else 1):
         collection.search(query, limit=NUM_NEIGHBOURS, filter=condition)
     # What the background does within half a second.
@@ -256,7 +257,8 @@ def _ours_by_hand(collection: LocalCollection, condition: Filter, trial: _Trial)
         chosen.append(best)
     if not all(rate for rate, *_ in chosen):
         return None
-    nprobe, refine = (Effort((first[at], second[at], third[at])) for first, second, third in [chosen] for at in (1, 2))
+    first, second, third = chosen
+    nprobe, refine = (Effort((first[at], second[at], third[at])) for at in (1, 2))
     return tried(nprobe, refine), f"nprobe {nprobe.values}, refine {refine.values}"
 
 

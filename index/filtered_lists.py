@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from index.allowed import CopyCost
 from index.catalogue import Numbers
 from index.collection import Vector
-from index.engine_ivf import Selector
+from index.engine_ivf import FAR, Selector
 
 # Untyped: the stubs that come with FAISS 1.15 contradict the library.
 faiss: Any = importlib.import_module("faiss")
@@ -26,9 +26,6 @@ _LISTS_AT_ONCE = 64
 _ROUNDED_UP = 1.5
 # Making them takes a microsecond for each vector stored, and saves some 60 at each search (AMD, 2026-11-30).
 _VECTORS_FOR_A_USE = 60
-# What a filter keeps lies elsewhere, where the lists nearest to a query hold less of it than this share of what chance
-# would put there.
-_LEAST_OF_CHANCE = 0.5
 
 
 def cost_of_lists(index: Any, num_allowed: int) -> CopyCost:
@@ -73,7 +70,7 @@ class FilteredLists:
         self._taken: Any = faiss.BlockInvertedLists(_LISTS_AT_ONCE, packer)
         packer.this.disown()
         self._num_taken = 0
-        # Of each list: vectors that the filter keeps, less the least that chance would put there.
+        # Of each list: vectors that the filter keeps, less as few as count as far from a query.
         self._surplus: NDArray[np.float64] = np.zeros(index.nlist)
 
     def __len__(self) -> int:
@@ -94,22 +91,21 @@ class FilteredLists:
         lists = faiss.downcast_InvertedLists(self.basis.invlists)
         for place, number in enumerate(self._next()):
             self._taken.resize(place, 0)
-            size = lists.list_size(number)
-            self._surplus[number] = -size
-            if size:
+            if size := lists.list_size(number):
                 self._taken.add_entries(place, size, lists.get_ids(number), lists.get_codes(number))
 
     def keep_some(self) -> None:
         """Keep of the lists that were copied last what the filter lets through."""
-        self._taken.remove_ids(self._others)
         lists = faiss.downcast_InvertedLists(self._index.invlists)
-        share = self._num_wanted / self.basis.ntotal
+        by_chance = self._num_wanted / self.basis.ntotal
+        sizes = [self._taken.list_size(place) for place in range(len(self._next()))]
+        self._taken.remove_ids(self._others)
         for place, number in enumerate(self._next()):
             size = self._taken.list_size(place)
-            self._surplus[number] = size + _LEAST_OF_CHANCE * share * self._surplus[number]
+            self._surplus[number] = size - by_chance * sizes[place] / FAR
             if size:
                 lists.add_entries(number, size, self._taken.get_ids(place), self._taken.get_codes(place))
-        self._index.ntotal = lists.compute_ntotal()
+                self._index.ntotal += size
         self._num_taken += len(self._next())
         if not self.has_more_to_take:
             self._taken = self._others = self._selector = None

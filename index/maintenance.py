@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, cast
@@ -268,29 +269,30 @@ class Maintenance:
 
     def _copy_when_due(self) -> None:
         """Copy what a filter lets through that is used again and again: its vectors, or their codes in lists."""
-        num_stored = self._live.num_images
         self._filters.forget_before(self._live.sequence)
-        due = self._filters.due(self._cost_of_copy, num_stored) if self._machine.has_faiss else None
-        if due is None:
+        if not self._machine.has_faiss:
             return
         with self._live.view() as view:
-            is_scanned = self._is_scanned(len(due), view.engine)
+            num_stored = len(view.engine)
+            due = self._filters.due(partial(self._cost_of_copy, view.engine), num_stored)
+            is_scanned = due is not None and self._is_scanned(len(due), view.engine)
+        if due is None:
+            return
         if is_scanned:
             self._filters.give(due, num_stored, copy=self._half_copy(due.numbers))
         else:
             self._filters.give(due, num_stored, lists=self._lists(due.numbers))
 
-    def _cost_of_copy(self, num_vectors: int) -> CopyCost | None:
-        with self._live.view() as view:
-            engine = view.engine
-            if num_vectors < _LEAST_COPIED and engine.is_exact_among(num_vectors):
-                return None
-            if self._is_scanned(num_vectors, engine):
-                from index.half_copy import bytes_of_half_copy
+    def _cost_of_copy(self, engine: Engine, num_vectors: int) -> CopyCost | None:
+        """Return what copying so many vectors of an engine takes; ``None`` where it gains nothing."""
+        if num_vectors < _LEAST_COPIED and engine.is_exact_among(num_vectors):
+            return None
+        if self._is_scanned(num_vectors, engine):
+            from index.half_copy import bytes_of_half_copy
 
-                return CopyCost(bytes_of_half_copy(num_vectors, self._builder.width), USES_FOR_A_COPY)
-            is_of_quick_codes = engine.kind is EngineKind.IVF_PQ4
-            return cast("FastScanEngine", engine).cost_of_lists(num_vectors) if is_of_quick_codes else None
+            return CopyCost(bytes_of_half_copy(num_vectors, self._builder.width), USES_FOR_A_COPY)
+        is_of_quick_codes = engine.kind is EngineKind.IVF_PQ4
+        return cast("FastScanEngine", engine).cost_of_lists(num_vectors) if is_of_quick_codes else None
 
     def _is_scanned(self, num_vectors: int, engine: Engine) -> bool:
         """Tell whether a copy of so many vectors is scanned faster than the engine finds the best of them."""
@@ -300,9 +302,8 @@ class Maintenance:
         from index.half_copy import HalfCopy
 
         copy = HalfCopy(self._builder.width, self._vectors(numbers))
-        return (
-            copy if len(copy) == len(numbers) else None
-        )  # some were removed meanwhile: nobody asks for these any more
+        # Else some were removed meanwhile, and nobody asks for these any more.
+        return copy if len(copy) == len(numbers) else None
 
     def _lists(self, numbers: Numbers) -> FilteredLists | None:
         with self._live.view() as view:

@@ -18,6 +18,7 @@ from pydantic import JsonValue
 
 from index.catalogue import Matrix, Numbers
 from index.collection import NewImage, Page, SearchHit
+from index.filters import Filter
 from index.local import LocalCollection
 from index.settings import LocalSettings
 
@@ -48,6 +49,12 @@ class Rows:
 def unit_vector(seed: int, dimension: int = DIMENSION) -> NDArray[np.float32]:
     vector = np.random.default_rng(seed).standard_normal(dimension).astype(np.float32)
     return vector / np.linalg.norm(vector)
+
+
+def unit(rows: NDArray[np.float64]) -> Matrix:
+    """Scale rows to length 1."""
+    scaled: Matrix = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return scaled
 
 
 def content_of(seed: int) -> bytes:
@@ -139,3 +146,46 @@ def search_while_writing(write: Callable[[], None], search: Callable[[int], None
         searching = [pool.submit(search_on, number) for number in range(num_threads)]
     writing.result()
     return sum(each.result() for each in searching)
+
+
+def search_while_one_changes(
+    collection: LocalCollection, condition: Filter, *, num_fixed: int, after_write: Callable[[int], None]
+) -> int:
+    """Search with a filter for lamps while one picture turns from a lamp into a chair and back, 39 times.
+
+    Each search must find all lamps that stay, and the changing one as it is while it is a lamp.
+
+    Args:
+        collection: Empty.
+        condition: Lets lamps through: ``kind`` is ``lamp``.
+        num_fixed: Lamps that stay.
+        after_write: Called with the number of each change.
+
+    Returns:
+        How many searches there were.
+    """
+    collection.add([picture(f"lamp{n}", n, metadata={"kind": "lamp"}) for n in range(num_fixed)])
+    collection.add([picture("changing", 500, metadata={"kind": "lamp", "version": 0})])
+    fixed = {f"lamp{n}" for n in range(num_fixed)}
+
+    def write() -> None:
+        for version in range(1, 40):
+            kind = "lamp" if version % 2 else "chair"
+            collection.add([picture("changing", 500 + version, metadata={"kind": kind, "version": version})])
+            end = time.monotonic() + 0.03
+            while time.monotonic() < end:
+                collection._maintenance.wake()
+                time.sleep(0.002)
+            after_write(version)
+
+    def search(seed: int) -> None:
+        found = collection.search(query_vector(seed), limit=num_fixed + 10, filter=condition)
+        hits = {hit.record.id: hit for hit in found.items}
+        assert set(hits) - {"changing"} == fixed
+        if (changing := hits.get("changing")) is not None:
+            version = changing.record.metadata["version"]
+            assert isinstance(version, int)
+            assert version % 2 or not version
+            np.testing.assert_array_equal(changing.appearance, unit_vector(2 * (500 + version)))
+
+    return search_while_writing(write, search)

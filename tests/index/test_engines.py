@@ -23,7 +23,7 @@ from index.engine_fast_scan import FastScanEngine
 from index.engine_ivf import IvfEngine
 from index.engine_tuning import find_candidates, mixed_queries, recall, tenth_scores, tune
 from index.settings import LocalSettings
-from tests.index.builders import QUIET, Rows, open_local, picture, query_vector, shown, wait_until
+from tests.index.builders import QUIET, Rows, open_local, picture, query_vector, shown, unit, wait_until
 
 WIDTH = 16
 CPU_KINDS = [
@@ -41,11 +41,6 @@ def pairs_of_units(num: int, seed: int = 0) -> Matrix:
     halves = np.random.default_rng(seed).standard_normal((num, 2, WIDTH // 2)).astype(np.float32)
     halves /= np.linalg.norm(halves, axis=2, keepdims=True)
     return np.ascontiguousarray(halves.reshape(num, WIDTH))
-
-
-def unit(rows: NDArray[np.float64]) -> Matrix:
-    scaled: Matrix = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-    return scaled
 
 
 def built(kind: EngineKind, source: Rows, settings: LocalSettings = QUIET) -> Engine:

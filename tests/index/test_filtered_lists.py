@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,19 +29,14 @@ from tests.index.builders import (
     open_local,
     picture,
     query_vector,
-    search_while_writing,
+    search_while_one_changes,
     shown,
-    unit_vector,
+    unit,
     wait_until,
 )
 
 WIDTH, NUM = 32, 12_000
 LAMPS = parse_filter({"field": "kind", "eq": "lamp"})
-
-
-def unit(rows: NDArray[np.float64]) -> NDArray[np.float32]:
-    scaled: NDArray[np.float32] = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-    return scaled
 
 
 @pytest.fixture(scope="module")
@@ -198,29 +192,11 @@ def test_lists_come_and_go_while_searches_and_writes_run(folder: Path, monkeypat
 
     monkeypatch.setattr(FilteredLists, "search", counted)
     with open_local(folder, replace(QUIET, engine="ivf_pq4", exact_filter_limit=0)) as collection:
-        collection.add([picture(f"lamp{n}", n, metadata={"kind": "lamp"}) for n in range(120)])
-        collection.add([picture("changing", 500, metadata={"kind": "lamp", "version": 0})])
-        fixed = {f"lamp{n}" for n in range(120)}
 
-        def write() -> None:
-            for version in range(1, 40):
-                kind = "lamp" if version % 2 else "chair"
-                collection.add([picture("changing", 500 + version, metadata={"kind": kind, "version": version})])
-                for _ in range(15):
-                    collection._maintenance.wake()
-                    time.sleep(0.002)
-                if version % 13 == 0:  # however busy the machine is
-                    before = num_asked
-                    wait_until(lambda before=before: num_asked > before)
+        def wait_for_lists(version: int) -> None:
+            if version % 13 == 0:  # however busy the machine is
+                before = num_asked
+                wait_until(lambda: num_asked > before)
 
-        def search(seed: int) -> None:
-            hits = {hit.record.id: hit for hit in collection.search(query_vector(seed), limit=200, filter=LAMPS).items}
-            assert set(hits) - {"changing"} == fixed
-            if (changing := hits.get("changing")) is not None:
-                version = changing.record.metadata["version"]
-                assert isinstance(version, int)
-                assert version % 2 or not version
-                np.testing.assert_array_equal(changing.appearance, unit_vector(2 * (500 + version)))
-
-        num_searches = search_while_writing(write, search)
+        num_searches = search_while_one_changes(collection, LAMPS, num_fixed=120, after_write=wait_for_lists)
         assert 0 < num_asked < 2 * num_searches

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,9 +26,8 @@ from tests.index.builders import (
     open_local,
     picture,
     query_vector,
-    search_while_writing,
+    search_while_one_changes,
     shown,
-    unit_vector,
     wait_until,
 )
 
@@ -205,28 +203,5 @@ def test_copies_come_and_go_while_searches_and_writes_run(folder: Path, monkeypa
 
     monkeypatch.setattr(HalfCopy, "search", counted)
     with open_local(folder, replace(QUIET, engine="flat")) as collection:
-        collection.add([picture(f"lamp{n}", n, metadata={"kind": "lamp"}) for n in range(30)])
-        collection.add([picture("changing", 500, metadata={"kind": "lamp", "version": 0})])
-        fixed = {f"lamp{n}" for n in range(30)}
-
-        def write() -> None:
-            for version in range(1, 40):
-                kind = "lamp" if version % 2 else "chair"
-                collection.add([picture("changing", 500 + version, metadata={"kind": kind, "version": version})])
-                end = time.monotonic() + 0.03
-                while time.monotonic() < end:
-                    collection._maintenance.wake()
-                    time.sleep(0.002)
-
-        def search(seed: int) -> None:
-            query = query_vector(seed)
-            hits = {hit.record.id: hit for hit in collection.search(query, limit=40, filter=LAMPS).items}
-            assert set(hits) - {"changing"} == fixed
-            if (changing := hits.get("changing")) is not None:
-                version = changing.record.metadata["version"]
-                assert isinstance(version, int)
-                assert version % 2 or not version
-                np.testing.assert_array_equal(changing.appearance, unit_vector(2 * (500 + version)))
-
-        num_searches = search_while_writing(write, search)
+        num_searches = search_while_one_changes(collection, LAMPS, num_fixed=30, after_write=lambda _: None)
         assert 0 < num_scans < num_searches

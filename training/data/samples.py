@@ -141,7 +141,7 @@ class SampleMaker:
             drawings: Numbers of the drawings to make, where a loss wants any: each number gives another one.
         """
         if is_mirrored:
-            pair = _mirrored(pair)
+            pair = mirrored(pair)
         rgb = self.preprocessing.resize(pair.rgb)
         edges = self.edge_detector.detect(rgb)
         boxes, valid = self._regions(pair, rgb, edges)
@@ -336,7 +336,8 @@ def _cropped(pair: RawPair, min_area: float, random: np.random.Generator) -> Raw
     return replace(pair, rgb=rgb, boxes=boxes)
 
 
-def _mirrored(pair: RawPair) -> RawPair:
+def mirrored(pair: RawPair) -> RawPair:
+    """Turn a picture and its boxes round; the captions stay."""
     boxes = pair.boxes
     if boxes is not None:
         boxes = np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], axis=1)

@@ -19,7 +19,7 @@ from structxlip.regions import build_region_proposer
 from training.config import AugmentationConfig, TrainConfig
 from training.convolutions import suit_cpu
 from training.data import PairSource, open_source
-from training.data.samples import PictureCache, PictureSample, SampleMaker, TextCache
+from training.data.samples import PictureCache, PictureSample, SampleMaker, TextCache, mirrored
 from training.data.sources import FileSource
 from training.freezing import num_frozen_layers
 from training.frozen import FrozenFeatures, keep_features, split_image_tower
@@ -214,14 +214,12 @@ def _read_pictures(path: Path, source: PairSource, side: int) -> PictureCache:
 
 def _with_colours(pictures: PictureCache, source: PairSource, maker: SampleMaker) -> PictureCache:
     """Return the same with the pictures themselves."""
-    looking = replace(maker, regions=None, draws=False)
-    return {
-        (pair.key, is_mirrored): replace(
-            pictures[pair.key, is_mirrored], rgb=looking.seen(pair, is_mirrored=is_mirrored).rgb
-        )
-        for pair in map(source.read, range(len(source)))
-        for is_mirrored in (False, True)
-    }
+    coloured: PictureCache = {}
+    for pair in map(source.read, range(len(source))):
+        for is_mirrored, seen in ((False, pair), (True, mirrored(pair))):
+            name = (pair.key, is_mirrored)
+            coloured[name] = replace(pictures[name], rgb=maker.preprocessing.resize(seen.rgb))
+    return coloured
 
 
 def _text_key(config: TrainConfig) -> str:
