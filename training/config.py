@@ -264,7 +264,7 @@ class RegimeConfig:
         batch_size: Pairs that are contrasted with each other, over all processes.
         micro_batch: Pairs whose activations are held at a time, in each process; with fewer than its share of the
             batch, GradCache makes the gradients of the whole batch. 0 holds all.
-        amp: `bf16` runs the towers in bfloat16; losses are always float32.
+        amp: `bf16` runs the towers in bfloat16, where the device has arithmetic for it; losses are always float32.
         device: `auto`, `cpu` or `cuda`.
         num_threads: Of torch on the CPU; 0 leaves torch's own choice.
         pack_texts: Encode texts of like length together and the frozen layers once for each text: the same embeddings

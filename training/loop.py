@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from structxlip.captions.chunks import WindowChunker
 from structxlip.checkpoint import Provenance, save_checkpoint
@@ -48,6 +47,7 @@ from training.optimisation import (
     set_learning_rate,
     trained_parameters,
 )
+from training.precision import TOLD_WITHOUT_BFLOAT16, computes_bfloat16, mixed_precision
 from training.start import rebuilt, span_finder, start_encoder, words_with_vectors
 from training.state import Course, Learner, load_state, read_state, save_state
 from training.texts import Ids, PackedTower, is_packable
@@ -150,6 +150,8 @@ def train(config: TrainConfig, *, ranks: Ranks = ONE_PROCESS) -> RunResult:
                 "note: this pretrained tower normalises batches, and freezing.running_statistics: learn moves what it "
                 "normalises with; where recall falls at once, take keep"
             )
+        if config.regime.amp == "bf16" and not computes_bfloat16(run.learner.encoder.device):
+            log.say(f"note: {TOLD_WITHOUT_BFLOAT16}")
         while course.epoch < config.optimiser.epochs and not course.is_finished:
             clock = _Clock(config.regime.batch_size)
             for batches in epoch_batches(run):
@@ -275,7 +277,7 @@ def add_gradients(run: Run, batches: Sequence[Batch], weights: LossWeights) -> t
         return run.objective.total(parts["terms"], weights)
 
     def encode(batch: Batch) -> Mapping[str, Tensor]:
-        with _autocast(run):
+        with mixed_precision(run.config.regime.amp, run.learner.encoder.device):
             return run.extract(batch)
 
     if len(batches) == 1:
@@ -512,19 +514,6 @@ def _packed_tower(config: TrainConfig, encoder: TwoViewEncoder, cache: RunCache)
     return PackedTower(encoder.model, num_frozen=num_frozen, kept=cache.token_features)
 
 
-@contextmanager
-def _autocast(run: Run) -> Iterator[None]:
-    device = torch.device(run.learner.encoder.device).type
-    is_mixed = run.config.regime.amp == "bf16"
-    with ExitStack() as precision:
-        if is_mixed and device == "cpu":
-            # torch's fused attention is slow backwards in bfloat16 on a CPU: more than half of a text tower's step.
-            # Matrix products train it 1.5 to 1.7 times faster (one core with AMX, torch 2.14, 2026-11-24).
-            precision.enter_context(sdpa_kernel(SDPBackend.MATH))
-        precision.enter_context(torch.autocast(device, dtype=torch.bfloat16, enabled=is_mixed))
-        yield
-
-
 def _modules(learner: Learner) -> nn.Module:
     parts = [learner.encoder.model]
     return nn.ModuleList(parts if learner.encoder.edge_branch is None else [*parts, learner.encoder.edge_branch])
@@ -551,7 +540,7 @@ def _require_finite(run: Run, batches: Sequence[Batch], loss: Tensor, norm: Tens
 
 @torch.no_grad()
 def _broken(run: Run, batch: Batch) -> list[str]:
-    with _autocast(run):
+    with mixed_precision(run.config.regime.amp, run.learner.encoder.device):
         features = run.extract(batch)
     rows = torch.ones(len(batch), dtype=torch.bool)
     for name in ("image", "text", "edge", "structural"):
