@@ -45,6 +45,8 @@ THEIRS = (
     "IVF{lists},PQ{half}x4fs,RFlat",
     "IVF{lists}_HNSW32,PQ{half}x4fs,RFlat",
     "IVF{many}_HNSW32,PQ{half}x4fs,RFlat",
+    "IVF{lists}(PQ{quarter}x4fs,RFlat),PQ{half}x4fs,RFlat",
+    "IVF{many}(PQ{quarter}x4fs,RFlat),PQ{half}x4fs,RFlat",
     "HNSW32,Flat",
     "HNSW32,Flat:120",
 )
@@ -108,7 +110,7 @@ def measure(
             view = stack.enter_context(collection._live.view())  # once: nothing changes meanwhile
             contestants |= _ours(f"ours_{kind}", collection, view, seconds, trial)
         for spec in theirs:
-            name = spec.format(lists=num_lists(num), many=2 * num_lists(num), half=width)
+            name = spec.format(lists=num_lists(num), many=2 * num_lists(num), half=width, quarter=width // 2)
             contestants[f"faiss_{name}"] = _tuned_by_hand(name, trial)
         rates = alternate(
             rounds,
@@ -308,7 +310,7 @@ def faiss_settings(spec: str) -> list[str]:
     """List the parameters to try: a fine ladder, cheapest first; more of them where a second stage refines.
 
     A graph of centres misses the nearest ones of some queries altogether with the 16 places that FAISS looks at by
-    itself.
+    itself; codes of centres are ranked by the centres themselves.
     """
     if spec.startswith("HNSW"):
         values = (10, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 256, 384, 512)
@@ -316,9 +318,11 @@ def faiss_settings(spec: str) -> list[str]:
     probes = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256]
     if "RFlat" in spec:
         settings = [f"nprobe={probe},k_factor_rf={factor}" for probe in probes for factor in (2, 4, 8, 16, 32, 64)]
-        if "_HNSW" not in spec:
-            return settings
-        return [f"{each},quantizer_efSearch={places}" for each in settings for places in (16, 48, 128)]
+        if "_HNSW" in spec:
+            return [f"{each},quantizer_efSearch={places}" for each in settings for places in (16, 48, 128)]
+        if "(" in spec:
+            return [f"{each},quantizer_k_factor_rf={factor}" for each in settings for factor in (2, 4, 8)]
+        return settings
     return [f"nprobe={probe}" for probe in probes]
 
 

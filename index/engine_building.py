@@ -133,6 +133,8 @@ class EngineBuilder:
             slots = state.arrays["slots"]
             return engine_hnsw.HnswEngine(index, ef_search=_effort(state, "ef_search"), slots=slots)
         if state.kind is EngineKind.IVF_PQ4:
+            if engine_fast_scan.has_graph_of_centres(index):
+                raise ValueError("its lists are found by a graph, as before 2026-12")
             quick = engine_fast_scan.FastScanEngine(
                 index,
                 nprobe=_effort(state, "nprobe"),

@@ -16,6 +16,7 @@ from index.catalogue import Matrix, Numbers
 from index.collection import Vector
 from index.effort import Effort
 from index.engine import Candidates, EngineKind, EngineState
+from index.list_centres import quick_centres
 
 # Untyped: the stubs that come with FAISS 1.15 contradict the library.
 faiss: Any = importlib.import_module("faiss")
@@ -51,7 +52,7 @@ def train_ivf(sample: Matrix, num_lists: int, kind: EngineKind = EngineKind.IVF_
     if kind is EngineKind.IVF_PQ4:
         piece = math.gcd(width // 2, 2)
         if num_lists >= _MANY_LISTS:
-            centres = faiss.IndexHNSWFlat(width, 32, faiss.METRIC_INNER_PRODUCT)
+            centres = quick_centres(width)
         index = faiss.IndexIVFPQFastScan(centres, width, num_lists, width // piece, 4, faiss.METRIC_INNER_PRODUCT)
         index.quantizer_trains_alone = 2  # clusters are found as ever, whatever finds the nearest afterwards
     elif kind is EngineKind.IVF_PQ:

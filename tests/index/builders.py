@@ -166,6 +166,8 @@ def search_while_one_changes(
     """
     collection.add([picture(f"lamp{n}", n, metadata={"kind": "lamp"}) for n in range(num_fixed)])
     collection.add([picture("changing", 500, metadata={"kind": "lamp", "version": 0})])
+    # Else the engine is made anew and tuned for these beside the searches: a minute on a slow machine.
+    wait_until(lambda: not collection._live.needs_rebuild and collection.status().activity is None, seconds=60)
     fixed = {f"lamp{n}" for n in range(num_fixed)}
 
     def write() -> None:

@@ -22,6 +22,8 @@ from index.engine_choice import Machine, choose_engine, engine_bytes, first_engi
 from index.engine_fast_scan import FastScanEngine
 from index.engine_ivf import IvfEngine
 from index.engine_tuning import find_candidates, mixed_queries, recall, tenth_scores, tune
+from index.errors import SnapshotError
+from index.list_centres import centre_parameters, quick_centres
 from index.settings import LocalSettings
 from tests.index.builders import QUIET, Rows, open_local, picture, query_vector, shown, unit, wait_until
 
@@ -223,7 +225,7 @@ def test_tuning_reaches_the_target_with_the_cheapest_setting(kind: EngineKind, t
     assert cheap < dear
 
 
-def test_many_lists_are_found_by_a_graph_of_their_centres(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_lists_are_found_by_codes_of_their_centres(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("index.engine_ivf._MANY_LISTS", 64)
     vectors = pairs_of_units(4000)
     source = Rows(np.arange(4000), vectors)
@@ -232,10 +234,44 @@ def test_many_lists_are_found_by_a_graph_of_their_centres(monkeypatch: pytest.Mo
     again = EngineBuilder(WIDTH, LocalSettings()).restore(engine.state())
     assert isinstance(engine, FastScanEngine)
     assert isinstance(again, FastScanEngine)
-    assert engine._has_graph
-    assert again._has_graph
+    assert engine._has_quick_centres
+    assert again._has_quick_centres
     for query in pairs_of_units(20, seed=9):
         assert again.search(query, 10).numbers.tolist() == engine.search(query, 10).numbers.tolist()
+
+
+def test_the_nearest_centres_are_found_by_their_codes() -> None:
+    chance = np.random.default_rng(3)
+    basis = chance.standard_normal((16, 128)).astype(np.float32)
+
+    def drawn(num: int) -> Matrix:
+        return unit(chance.standard_normal((num, 16)) @ basis + 0.5 * chance.standard_normal((num, 128)))
+
+    centres = drawn(3000)
+    index = quick_centres(128)
+    index.train(centres)
+    index.add(centres)
+    for nprobe, least in ((1, 0.95), (10, 0.95), (2000, 0.97), (3000, 1.0)):
+        num_met = 0
+        queries = drawn(40)
+        for query in queries:
+            found = index.search(query[None], nprobe, params=centre_parameters(nprobe, len(centres)))[1][0]
+            num_met += len(np.intersect1d(found, np.argsort(-(centres @ query))[:nprobe]))
+        assert num_met >= least * nprobe * len(queries)
+
+
+def test_a_snapshot_whose_lists_are_found_by_a_graph_is_made_anew() -> None:
+    engine = built(EngineKind.IVF_PQ4, Rows(np.arange(1000), pairs_of_units(1000)))
+    state = engine.state()
+    index = faiss.deserialize_index(state.arrays["index"])
+    centres = index.quantizer.reconstruct_n(0, index.nlist)
+    graph = faiss.IndexHNSWFlat(index.d, 8, faiss.METRIC_INNER_PRODUCT)
+    graph.add(centres)
+    index.own_fields = False
+    index.quantizer = graph
+    arrays = {**state.arrays, "index": faiss.serialize_index(index)}
+    with pytest.raises(SnapshotError, match="graph"):
+        EngineBuilder(WIDTH, LocalSettings()).restore(replace(state, arrays=arrays))
 
 
 def test_a_filter_that_keeps_much_is_sifted_unless_it_keeps_what_is_far(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from index import products
-from index.products import inner_products, inner_products_at
+from index.products import best_at, inner_products, inner_products_at
 
 
 @pytest.mark.parametrize("num_rows", [0, 1, 7, 1000, 40_001])
@@ -42,6 +42,16 @@ def test_products_at_places_are_those_of_the_rows_there(
     query = chance.standard_normal(32).astype(np.float32)
     places = np.sort(chance.permutation(3001)[:num_places])
     np.testing.assert_allclose(inner_products_at(rows, places, query), rows[places] @ query, atol=1e-4)
+
+
+def test_the_best_of_some_places_are_ranked() -> None:
+    chance = np.random.default_rng(2)
+    rows, query = chance.standard_normal((500, 24)).astype(np.float32), chance.standard_normal(24).astype(np.float32)
+    places = chance.permutation(500)[:200]
+    best, scores = best_at(rows, places, query, 30)
+    expected = places[np.argsort(-(rows[places] @ query))[:30]]
+    assert best.tolist() == expected.tolist()
+    np.testing.assert_allclose(scores, rows[expected] @ query, rtol=1e-5, atol=1e-5)
 
 
 def test_products_leave_the_number_of_threads_of_faiss_as_it_was() -> None:
