@@ -134,7 +134,7 @@ class EngineBuilder:
             return engine_hnsw.HnswEngine(index, ef_search=_effort(state, "ef_search"), slots=slots)
         if state.kind is EngineKind.IVF_PQ4:
             if engine_fast_scan.has_graph_of_centres(index):
-                raise ValueError("its lists are found by a graph, as before 2026-12")
+                raise ValueError("its lists are found by a graph, as ours were until 2026-11-30")
             quick = engine_fast_scan.FastScanEngine(
                 index,
                 nprobe=_effort(state, "nprobe"),
@@ -174,7 +174,7 @@ class EngineBuilder:
 def num_lists(num_vectors: int, kind: EngineKind = EngineKind.IVF_SQ8) -> int:
     """Return how many inverted lists suit a collection: ``4 sqrt(N)``, with at least 39 vectors in each on average.
 
-    The nearest lists of 4-bit codes are found by a graph, so that more of them cost nothing and less is read. On
+    The nearest lists of 4-bit codes are found quickly, so that more of them cost little and less is read. On
     100,000 x 512, a search took 94, 70 and 67 microseconds with 1,264, 2,500 and 3,500 lists; on ten times as many
     vectors 154 and 174 with 4,000 and 8,000 (2026-11-30).
     """

@@ -41,7 +41,7 @@ REFINED = 16
 
 
 def has_graph_of_centres(index: Any) -> bool:
-    """Tell whether an index of lists finds them by a graph, as ours did before 2026-12: `nprobe` meant less then."""
+    """Tell whether an index of lists finds them by a graph, as ours did until 2026-11-30: `nprobe` meant less then."""
     return isinstance(faiss.downcast_index(index.quantizer), faiss.IndexHNSW)
 
 
