@@ -34,6 +34,10 @@ class Scored:
         """Return those that a mask keeps."""
         return Scored(self.numbers[which], self.vectors[which], self.scores[which])
 
+    def first(self, num: int) -> Scored:
+        """Return as many from the beginning."""
+        return Scored(self.numbers[:num], self.vectors[:num], self.scores[:num])
+
     def at(self, places: Numbers) -> Scored:
         """Return those at these places, in their order."""
         return Scored(self.numbers.take(places), self.vectors.take(places, axis=0), self.scores.take(places))

@@ -199,6 +199,8 @@ def _rank(request: SearchRequest, scored: Scored, reader: CatalogueReader) -> Sc
         scored = scored.take(_at_least(scored, request.min_score))
     if request.after is not None:
         scored = _drop_seen(scored, request.after, reader)
+    if not np.count_nonzero(scored.scores[1:] >= scored.scores[:-1]):  # in order as they came, as a rule
+        return scored.first(request.num_wanted)
     order = (-scored.scores).argsort(kind="stable")
     descending = scored.scores.take(order[: request.num_wanted + 1])
     if np.count_nonzero(descending[1:] == descending[:-1]):  # else no name decides
