@@ -10,7 +10,7 @@ Result = Mapping[str, Any]
 # Ends the name of ours tuned on the queries of the comparison, as FAISS is.
 BY_HAND = "_by_hand"
 # Suffixes of results of other machines, beside those of the first: each kind of processor has its own limits.
-OTHER_MACHINES = ("avx512",)
+OTHER_MACHINES = ("avx512", "avx2")
 
 
 def measured(results: Mapping[str, Result], name: str) -> list[tuple[str, Result]]:
