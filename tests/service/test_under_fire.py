@@ -127,16 +127,17 @@ def test_overload_is_refused_and_what_is_accepted_stays_quick(
         offered_per_second = 1.5 / seconds_per_picture
         began = time.perf_counter()
         answers = asyncio.run(_open_loop(url, offered_per_second, seconds=LOAD_SECONDS))
-        answered_per_second = sum(status == 200 for status, _, _ in answers) / (time.perf_counter() - began)
-        accepted = [seconds for status, seconds, _ in answers if status == 200]
-        refused = [headers for status, _, headers in answers if status == 429]
-        assert len(accepted) + len(refused) == len(answers), {status for status, _, _ in answers}
+        answered_per_second = sum(status == 200 for status, _ in answers) / (time.perf_counter() - began)
+        accepted = [headers for status, headers in answers if status == 200]
+        refused = [headers for status, headers in answers if status == 429]
+        assert len(accepted) + len(refused) == len(answers), {status for status, _ in answers}
         assert len(refused) > 0.1 * len(answers)
         assert all(1 <= int(headers["retry-after"]) <= 30 for headers in refused)
         # A busy machine carries less than the model alone would, and answers so much later: what holds on any machine
         # is that nobody who was accepted waited for more than the full queue and the batch that ran, taken twice.
+        # By the service's clock: where other work takes the cores, this client sends and reads seconds late.
         assert len(accepted) > 0.25 * len(answers)
-        p99, bound = np.quantile(accepted, 0.99), 2 * (max_queue_items + 8) / answered_per_second + 1.0
+        p99, bound = _p99_seconds(url, len(refused)), 2 * (max_queue_items + 8) / answered_per_second + 1.0
         assert p99 < bound, f"p99 {p99:.2f} s at {answered_per_second:.1f} answers/s"
         time.sleep(2)
         started = time.perf_counter()
@@ -156,6 +157,18 @@ def test_adding_may_take_longer_than_a_search(tmp_path: Path, tiny_model: str, t
         assert {item["status"] for item in answer.json()["items"]} == {"created"}
 
 
+def _p99_seconds(url: str, num_refused: int) -> float:
+    """Return a limit that 99 of 100 calls of `POST /index` that were accepted stayed below, as the service tells.
+
+    Those that were refused took no time; they are taken to be the quickest.
+    """
+    text = httpx.get(f"{url}/metrics").text
+    buckets = re.findall(r'http_request_seconds_bucket\{le="([^"]+)",method="POST",route="/index"\} (\S+)', text)
+    num_all = float(buckets[-1][1])
+    enough = num_refused + 0.99 * (num_all - num_refused)
+    return next(float(limit) for limit, count in buckets if float(count) >= enough)
+
+
 def _unique_pictures(number: int, seed: int) -> list[bytes]:
     chance = np.random.default_rng(seed)
     pictures = []
@@ -166,15 +179,14 @@ def _unique_pictures(number: int, seed: int) -> list[bytes]:
     return pictures
 
 
-async def _open_loop(url: str, rate_per_second: float, seconds: float) -> list[tuple[int, float, httpx.Headers]]:
+async def _open_loop(url: str, rate_per_second: float, seconds: float) -> list[tuple[int, httpx.Headers]]:
     """Send at a fixed rate whatever comes back, as the world does."""
     pictures = _unique_pictures(int(rate_per_second * seconds), seed=0)
     async with httpx.AsyncClient(base_url=url, timeout=60, limits=httpx.Limits(max_connections=500)) as client:
 
-        async def send(picture: bytes) -> tuple[int, float, httpx.Headers]:
-            started = time.perf_counter()
+        async def send(picture: bytes) -> tuple[int, httpx.Headers]:
             answer = await client.post("/index", files=[("files", ("a", picture))])
-            return answer.status_code, time.perf_counter() - started, answer.headers
+            return answer.status_code, answer.headers
 
         began = time.perf_counter()
         tasks = []
