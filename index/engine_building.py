@@ -124,7 +124,7 @@ class EngineBuilder:
             return self._restored_flat(state)
         import faiss
 
-        from index import engine_fast_scan, engine_gpu, engine_hnsw, engine_ivf
+        from index import engine_fast_scan, engine_gpu, engine_hnsw, engine_ivf, list_centres
 
         index = faiss.deserialize_index(state.arrays["index"])
         if index.d != self.width:
@@ -133,7 +133,7 @@ class EngineBuilder:
             slots = state.arrays["slots"]
             return engine_hnsw.HnswEngine(index, ef_search=_effort(state, "ef_search"), slots=slots)
         if state.kind is EngineKind.IVF_PQ4:
-            if engine_fast_scan.has_graph_of_centres(index):
+            if list_centres.has_graph_of_centres(index):
                 raise ValueError("its lists are found by a graph, as ours were until 2026-11-30")
             quick = engine_fast_scan.FastScanEngine(
                 index,

@@ -40,11 +40,6 @@ _WIDER = 4
 REFINED = 16
 
 
-def has_graph_of_centres(index: Any) -> bool:
-    """Tell whether an index of lists finds them by a graph, as ours did until 2026-11-30: `nprobe` meant less then."""
-    return isinstance(faiss.downcast_index(index.quantizer), faiss.IndexHNSW)
-
-
 class FastScanEngine(IvfEngine):
     """Lists of 4-bit codes find candidates, a block of exact vectors ranks them."""
 

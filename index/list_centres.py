@@ -39,6 +39,11 @@ def are_quick(centres: Any) -> bool:
     return isinstance(faiss.downcast_index(centres), faiss.IndexRefine)
 
 
+def has_graph_of_centres(index: Any) -> bool:
+    """Tell whether an index of lists finds them by a graph, as ours did until 2026-11-30: `nprobe` meant less then."""
+    return isinstance(faiss.downcast_index(index.quantizer), faiss.IndexHNSW)
+
+
 def centre_parameters(nprobe: int, num_lists: int) -> Any:
     """Return how a search finds the nearest of `quick_centres`.
 

@@ -256,6 +256,9 @@ class OptimiserConfig:
     final_lr: Share = 0.0
 
 
+Amp = Literal["none", "bf16"]
+
+
 @dataclass(frozen=True, config=STRICT)
 class RegimeConfig:
     """How a step is computed.
@@ -273,7 +276,7 @@ class RegimeConfig:
 
     batch_size: Annotated[int, Field(ge=2)] = 16
     micro_batch: Annotated[int, Field(ge=0)] = 0
-    amp: Literal["none", "bf16"] = "none"
+    amp: Amp = "none"
     device: str = "auto"
     num_threads: Annotated[int, Field(ge=0)] = 0
     pack_texts: bool = False

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Literal
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-Amp = Literal["none", "bf16"]
+from training.config import Amp
+
 TOLD_WITHOUT_BFLOAT16 = (
     "regime.amp is bf16, and this processor has no arithmetic for it: imitating it would make training many times"
     " slower; training in float32 instead"
