@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 # What one more call costs, in tokens: between 7 (bf16) and 29 (f32) by the times of 1 and of 8 texts of 12 tokens
 # (4-layer text tower, two busy cores, 2026-11-24).
 SPARE_TOKENS = 16
+_MAKING_CORE = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def version() -> str:
 
 def supports_bf16() -> bool:
     """Whether this processor multiplies bf16 matrices itself."""
-    return "BF16" in _runtime().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def convert(encoder: TwoViewEncoder) -> dict[str, openvino.Model]:
@@ -106,9 +107,8 @@ def read(path: Path) -> ConvertedTower:
         RuntimeError: If it is no model.
     """
     file = MappedFile(path.with_suffix(".bin"))
-    runtime = _runtime()
-    weights = runtime.Tensor(file.content, shared_memory=True)
-    return ConvertedTower(runtime.Core().read_model(path.read_bytes(), weights), file)
+    weights = _runtime().Tensor(file.content, shared_memory=True)
+    return ConvertedTower(_core().read_model(path.read_bytes(), weights), file)
 
 
 def write(model: openvino.Model, path: Path) -> None:
@@ -153,7 +153,7 @@ class OpenVinoTower:
             options["INFERENCE_NUM_THREADS"] = threads
         self.precision = precision
         self._streams = streams
-        compile_model = partial(_runtime().Core().compile_model, model, "CPU", options)
+        compile_model = partial(_core().compile_model, model, "CPU", options)
         # Compiling starts the threads that will run it.
         self._compiled = made_giving_way(compile_model) if gives_way else compile_model()
         self._file = file
@@ -278,6 +278,23 @@ def _runtime() -> Any:
     import openvino
 
     return openvino
+
+
+def _core() -> openvino.Core:
+    """Return the one core of this process, which lives as long as the process does.
+
+    Each core lays a stack for signal handlers under the thread that first uses it (for the registers of AMX,
+    openvinotoolkit/openvino#11894) and takes it away with its last model. Where there are several, and the first to be
+    made is the first to go, the thread is left with a stack that is gone: the next SIGTERM, SIGINT or end of a child
+    process kills the process with SIGSEGV.
+    """
+    with _MAKING_CORE:
+        return _made_core()
+
+
+@cache
+def _made_core() -> openvino.Core:
+    return _runtime().Core()
 
 
 def require() -> None:

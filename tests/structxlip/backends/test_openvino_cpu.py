@@ -260,6 +260,19 @@ def test_loading_with_it_is_silent_and_reports_to_nobody(tiny: Path, tmp_path: P
     assert [path for path in tmp_path.iterdir() if path.name != ".cache"] == []
 
 
+def test_signals_are_handled_after_models_are_gone(tiny: Path) -> None:
+    code = (
+        "import gc, signal\nfrom structxlip.models import load_encoder\n"
+        "from structxlip.backends.selection import Execution\n"
+        f"def load(): return load_encoder('local-dir:{tiny}', device='cpu', execution=Execution('openvino'))\n"
+        "signal.signal(signal.SIGTERM, lambda *_: print('handled'))\n"
+        "first, second = load(), load()\ndel first\ngc.collect()\ndel second\ngc.collect()\n"
+        "signal.raise_signal(signal.SIGTERM)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (0, "handled\n"), run.stderr
+
+
 def test_the_check_itself_notices_what_it_should(encoder: TwoViewEncoder) -> None:
     class Off:
         backend, precision = "openvino", "f32"
