@@ -45,12 +45,11 @@ class Scored:
 
 def exact_scores(query: Vector, pairs: Matrix) -> NDArray[np.float32]:
     """Return ``query . pair`` for each row of ``pairs``, shape ``(N, 2 D)``, summed in float64."""
-    wide = query.astype(np.float64)
-    scores = np.empty(len(pairs), dtype=np.float32)
-    for start in range(0, len(pairs), _ROWS_AT_ONCE):
-        rows = pairs[start : start + _ROWS_AT_ONCE].astype(np.float64)
-        scores[start : start + len(rows)] = np.vecdot(rows, wide)
-    return scores
+    if len(pairs) <= _ROWS_AT_ONCE:
+        scores: NDArray[np.float32] = np.vecdot(pairs, query, dtype=np.float64).astype(np.float32)
+        return scores
+    starts = range(0, len(pairs), _ROWS_AT_ONCE)
+    return np.concatenate([exact_scores(query, pairs[start : start + _ROWS_AT_ONCE]) for start in starts])
 
 
 def best(scored: Scored, num_wanted: int) -> Scored:

@@ -179,6 +179,8 @@ def _hopeful(request: SearchRequest, candidates: Candidates, tolerance: float) -
     if request.after is not None or len(scores) <= request.num_wanted:
         return candidates
     least = float(scores[request.num_wanted - 1]) - 2 * tolerance
+    if scores[request.num_wanted] < least:
+        return candidates.first(request.num_wanted)
     return candidates.first(int(np.count_nonzero(scores >= least)))
 
 
@@ -222,7 +224,7 @@ def _drop_seen(scored: Scored, after: SearchPosition, reader: CatalogueReader) -
 
 
 def _length(query: Vector) -> float:
-    return max(1.0, math.sqrt(float(query @ query)))
+    return max(1.0, math.sqrt(query.dot(query)))
 
 
 def _at_least(scored: Scored, min_score: float) -> NDArray[np.bool_]:
