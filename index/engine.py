@@ -58,6 +58,8 @@ class Candidates:
 
     def first(self, num: int) -> Candidates:
         """Return the best of them."""
+        if num >= len(self.numbers):
+            return self
         places = None if self.places is None else self.places[:num]
         return Candidates(self.numbers[:num], self.scores[:num], self.block, places)
 

@@ -102,7 +102,7 @@ class FastScanEngine(IvfEngine):
             return self._filtered(query, k, allowed)
         weight = structure_weight(query)
         num_rough = min(self.refine.for_weight(weight) * k, len(self))
-        numbers = self._read(query, num_rough, self._plain_parameters(self.nprobe.for_weight(weight))).numbers
+        numbers = self._read_numbers(query, num_rough, self._plain_parameters(self.nprobe.for_weight(weight)))
         return self._best(query, k, self._table.positions(numbers))
 
     def cost_of_list(self) -> float:
@@ -154,7 +154,7 @@ class FastScanEngine(IvfEngine):
         selector = allowed.made(Selector, Selector)
         for wider in (1, _WIDER):
             parameters = self._plain_parameters(min(wider * nprobe, int(self._index.nlist)))
-            numbers = self._read(query, min(wider * num_rough, len(self)), parameters).numbers
+            numbers = self._read_numbers(query, min(wider * num_rough, len(self)), parameters)
             kept = numbers[selector.lets_through(numbers)]
             by_chance = share * len(numbers)
             enough = min(num_wanted, by_chance)
@@ -193,6 +193,10 @@ class FastScanEngine(IvfEngine):
 
     def _standing(self, allowed: Numbers) -> Numbers:
         return places_of(allowed, self._table.numbers)
+
+    def _read_numbers(self, query: Vector, k: int, parameters: Any) -> Numbers:
+        numbers: Numbers = self._index.search(query[None], max(1, k), params=parameters)[1][0]
+        return numbers if numbers[-1] >= 0 else numbers[numbers >= 0]
 
     def _best(self, query: Vector, k: int, places: Numbers) -> Candidates:
         """Return the best of what stands at these places."""

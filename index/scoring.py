@@ -36,6 +36,8 @@ class Scored:
 
     def first(self, num: int) -> Scored:
         """Return as many from the beginning."""
+        if num >= len(self):
+            return self
         return Scored(self.numbers[:num], self.vectors[:num], self.scores[:num])
 
     def at(self, places: Numbers) -> Scored:
