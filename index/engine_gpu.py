@@ -91,6 +91,11 @@ class GpuIvfEngine:
         self._upload()
 
     @property
+    def host(self) -> IvfEngine:
+        """The CPU engine whose lists these are."""
+        return self._host
+
+    @property
     def nprobe(self) -> Effort:
         """Lists that are read; the card reads as many for every query."""
         return self._host.nprobe

@@ -8,7 +8,8 @@ easy: the engine has put it into the middle of what is to be found.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,8 +22,9 @@ from index.effort import STRUCTURE_WEIGHTS, TENTH, Effort
 from index.engine import Engine, EngineKind
 from index.engine_building import VectorSource
 
-if TYPE_CHECKING:
-    from index.engine_fast_scan import FastScanEngine  # needs FAISS
+if TYPE_CHECKING:  # they need FAISS
+    from index.engine_fast_scan import FastScanEngine
+    from index.engine_gpu import GpuIvfEngine
 
 NUM_NEIGHBOURS = 10
 _TOLERANCE = 1e-5
@@ -47,6 +49,12 @@ def mixed_queries(source: VectorSource, num_stored: int, seed: int, *, moved_by:
     pairs = _of_length_one(views + moved_by * aside).reshape(pairs.shape).astype(np.float32)
     scales = [np.repeat([1 - w, w], half).astype(np.float32) for w in STRUCTURE_WEIGHTS]
     return np.concatenate([pairs * scale for scale in scales])
+
+
+def queries_for(engine: Engine, source: VectorSource, num_stored: int, seed: int) -> Matrix:
+    """Return `mixed_queries` that are about as hard for this engine as what is searched for."""
+    moved_by = _MOVED_BY_FOR_A_GRAPH if engine.kind is EngineKind.HNSW else _MOVED_BY
+    return mixed_queries(source, num_stored, seed, moved_by=moved_by)
 
 
 def _of_length_one(rows: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
@@ -132,9 +140,8 @@ def tune(
     """
     if len(engine) == 0:
         return 1.0
-    moved_by = _MOVED_BY_FOR_A_GRAPH if engine.kind is EngineKind.HNSW else _MOVED_BY
-    queries = mixed_queries(source, num_stored, seed, moved_by=moved_by)
-    target = _beyond_chance(target, num_stored)
+    queries = queries_for(engine, source, num_stored, seed)
+    target = beyond_chance(target, num_stored)
     tenths = tenth_scores(queries, source)
     reached = tune_with(engine, queries, tenths, source, target=target, over_fetch=over_fetch)
     if ladders := ladders_among_tenth_of(engine):
@@ -167,7 +174,7 @@ def _tune_among_tenth(
             ladder.set_on(engine, None)
 
 
-def _beyond_chance(target: float, num_queries: int) -> float:
+def beyond_chance(target: float, num_queries: int) -> float:
     """Return what these queries must show so that others come to the target too: a standard error more."""
     if target >= 1:
         return target
@@ -201,28 +208,61 @@ def tune_with(
         The recall that was reached, with the structure weight that fares worst; with a filter 0 as soon as one of them
         does not come to the target.
     """
-    ladders = ladders or ladders_of(engine)
+    efforts = efforts_of(engine, ladders or ladders_of(engine))
+
+    def measure(tried: Efforts, place: int) -> float:
+        set_efforts(engine, tried)
+        part = part_of(queries, place)
+        found = find_candidates(engine, queries[part], over_fetch, allowed)
+        return recall(queries[part], tenths[part], found, source)
+
+    efforts, lowest = least_efforts(measure, efforts, target=target, is_optional=allowed is not None)
+    set_efforts(engine, efforts)
+    return lowest
+
+
+def least_efforts(
+    measure: Measure, efforts: Efforts, *, target: float, is_optional: bool = False
+) -> tuple[Efforts, float]:
+    """Return the efforts that reach a target at the least cost, one structure weight after the other.
+
+    Args:
+        measure: Returns the recall that some efforts reach with the structure weight of that place.
+        efforts: To begin with.
+        target: The recall to reach.
+        is_optional: Give up where it is not reached.
+
+    Returns:
+        With them the recall of the structure weight that fares worst; 0 where it gave up.
+    """
     lowest = 1.0
     for place in range(len(STRUCTURE_WEIGHTS)):
-        part = part_of(queries, place)
 
-        def measure(*values: int, place: int = place, part: slice = part) -> float:
-            for ladder, value in zip(ladders, values, strict=True):
-                ladder.set_place(engine, place, value)
-            found = find_candidates(engine, queries[part], over_fetch, allowed)
-            return recall(queries[part], tenths[part], found, source)
+        def measure_values(*values: int, place: int = place, so_far: Efforts = efforts) -> float:
+            return measure(_replaced(so_far, place, values), place)
 
-        match ladders:
-            case [ladder]:
-                value, reached = cheapest_enough(ladder.values or (0,), measure, target)
-                ladder.set_place(engine, place, value)
-            case [first, second]:
-                pair = _cheapest_pair(first, second, measure, target)
-                if pair is None and allowed is not None:
-                    return 0.0
-                reached = measure(*(pair or _about_as_good(first, second, measure, target)))
+        match tuple(efforts):
+            case ():
+                reached = measure(efforts, place)
+            case (ladder,):
+                value, reached = cheapest_enough(ladder.values, measure_values, target)
+                efforts = _replaced(efforts, place, (value,))
+            case (first, second):
+                pair = _cheapest_pair(first, second, measure_values, target)
+                if pair is None and is_optional:
+                    return efforts, 0.0
+                pair = pair or _about_as_good(first, second, measure_values, target)
+                efforts = _replaced(efforts, place, pair)
+                reached = measure(efforts, place)
+            case others:
+                raise NotImplementedError(f"{len(others)} parameters are not tuned together")
         lowest = min(lowest, reached)
-    return lowest
+    return efforts, lowest
+
+
+def _replaced(efforts: Efforts, place: int, values: Sequence[int]) -> Efforts:
+    each = zip(efforts.items(), values, strict=True)
+    return {ladder: effort.replaced(place, value) for (ladder, effort), value in each}
 
 
 def _cheapest_pair(
@@ -281,7 +321,7 @@ def cheapest_enough(values: Sequence[int], measure: Callable[[int], float], targ
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """The values of the parameter that trades time for recall, cheapest first; an exact engine has none.
+    """The values of a parameter that trades time for recall, cheapest first.
 
     Attributes:
         name: Of the engine's attribute.
@@ -289,8 +329,8 @@ class Ladder:
         cost: What one more of it takes, beside another parameter's.
     """
 
-    name: str = ""
-    values: tuple[int, ...] = ()
+    name: str
+    values: tuple[int, ...]
     cost: float = 1
 
     def below(self, cost: float) -> Ladder:
@@ -301,27 +341,40 @@ class Ladder:
 
     def set_on(self, engine: Engine, effort: Effort | None) -> None:
         """Set the parameter; an engine may answer searches meanwhile."""
-        if self.name:
-            setattr(engine, self.name, effort)
-
-    def set_place(self, engine: Engine, place: int, value: int) -> None:
-        """Set it for one of the structure weights."""
-        if self.name:
-            setattr(engine, self.name, self.of(engine).replaced(place, value))
+        setattr(engine, self.name, effort)
 
     def of(self, engine: Engine) -> Effort:
         """Return what an approximate engine has; the most there is of what was never set."""
         effort: Effort | None = getattr(engine, self.name)
         return effort or Effort.even(self.values[-1])
 
-    def from_now(self, engine: Engine, place: int) -> tuple[int, ...]:
-        """Return what a structure weight has now, and the values that look further."""
-        now = self.of(engine).values[place]
-        return now, *(value for value in self.values if value > now)
+
+# By what they are for, in the order of `ladders_of`.
+Efforts = Mapping[Ladder, Effort]
+Measure = Callable[[Efforts, int], float]
+
+
+def efforts_of(engine: Engine, ladders: Sequence[Ladder]) -> Efforts:
+    """Return what an engine has of these."""
+    return {ladder: ladder.of(engine) for ladder in ladders}
+
+
+def set_efforts(engine: Engine, efforts: Efforts) -> None:
+    """Give an engine these; it may answer searches meanwhile."""
+    for ladder, effort in efforts.items():
+        ladder.set_on(engine, effort)
+
+
+def twin_of(engine: Engine) -> Engine:
+    """Return an engine of the same contents with efforts of its own, good until these change.
+
+    Of lists on a GPU, those on the host that they are copied from.
+    """
+    return copy(cast("GpuIvfEngine", engine).host if engine.kind is EngineKind.GPU_IVF_SQ8 else engine)
 
 
 def ladders_of(engine: Engine) -> tuple[Ladder, ...]:
-    """Return what there is to tune about an engine: first how far it looks, then how closely."""
+    """Return what there is to tune about an engine: first how far it looks, then how closely; nothing if exact."""
     match engine.kind:
         case EngineKind.IVF_PQ4:
             return _of_quick_codes(engine, 1)
@@ -330,7 +383,7 @@ def ladders_of(engine: Engine) -> tuple[Ladder, ...]:
         case EngineKind.IVF_SQ8 | EngineKind.IVF_PQ | EngineKind.GPU_IVF_SQ8:
             return (Ladder("nprobe", _steps(1, int(engine.parameters["nlist"]))),)
         case _:
-            return (Ladder(),)
+            return ()
 
 
 def ladders_among_tenth_of(engine: Engine) -> tuple[Ladder, ...]:
@@ -350,11 +403,6 @@ def _of_quick_codes(engine: Engine, share: float, suffix: str = "") -> tuple[Lad
     # What takes longer than scoring all that the filter keeps is never done.
     most = engine.cost_of_all(int(share * len(engine))) / 2
     return lists.below(most), candidates.below(most)
-
-
-def ladder_of(engine: Engine) -> Ladder:
-    """Return how far an engine can look."""
-    return ladders_of(engine)[0]
 
 
 @dataclass(frozen=True, slots=True)

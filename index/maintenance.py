@@ -12,20 +12,24 @@ from typing import TYPE_CHECKING, cast
 
 from index.allowed import USES_FOR_A_COPY, CopyCost, FilterMemory
 from index.catalogue import Catalogue, CatalogueReader, Matrix, Numbers
-from index.effort import STRUCTURE_WEIGHTS
 from index.engine import Engine, EngineKind, EngineState
 from index.engine_building import EngineBuilder
 from index.engine_choice import Machine, choose_engine, first_engine
 from index.engine_tuning import (
-    cheapest_enough,
+    Efforts,
+    beyond_chance,
+    efforts_of,
     find_candidates,
-    ladder_of,
+    ladders_of,
+    least_efforts,
     lowest_recall,
-    mixed_queries,
     part_of,
+    queries_for,
     recall,
+    set_efforts,
     tenth_scores,
     tune,
+    twin_of,
 )
 from index.errors import CollectionClosedError, CollectionError, SnapshotError
 from index.live_index import LiveIndex
@@ -48,6 +52,8 @@ _ALWAYS_SCANNED = 16_384
 _LEAST_COPIED = 2_300
 # Writes wait for it: some 2 ms.
 _COPIED_AT_ONCE = 1024
+# Of 102,000 pictures that had become 200,000, an engine found 95.6 % of the nearest where it had found 98.
+_GROWN = 1.25
 
 
 class Maintenance:
@@ -88,6 +94,7 @@ class Maintenance:
         self._snapshot_sequence = -1
         self._snapshot_time = time.monotonic()
         self._check_time = time.monotonic()
+        self._num_tuned = 0
         self.activity: str | None = "loading"
         self.progress = 0.0
         self.self_check_recall: float | None = None
@@ -139,7 +146,7 @@ class Maintenance:
         """Return the recall@10 of the engine near a few stored vectors, of the structure weight that fares worst."""
         with self._live.view() as view:
             seed = int(time.time())
-            queries = mixed_queries(view.reader, max(1, self._settings.num_tuning_queries // 4), seed)
+            queries = queries_for(view.engine, view.reader, max(1, self._settings.num_tuning_queries // 4), seed)
             candidates = find_candidates(view.engine, queries, self._settings.over_fetch)
             view.release()
             tenths = tenth_scores(queries, view.reader)
@@ -165,7 +172,13 @@ class Maintenance:
         while not self._stopping.is_set():
             self._wake.wait(self._poll_seconds)
             self._wake.clear()
-            for task in (self._rebuild_when_due, self._copy_when_due, self._snapshot_when_due, self._check_when_due):
+            for task in (
+                self._rebuild_when_due,
+                self._tune_when_grown,
+                self._copy_when_due,
+                self._snapshot_when_due,
+                self._check_when_due,
+            ):
                 if self._stopping.is_set():
                     break
                 self._attempt(task)
@@ -207,6 +220,7 @@ class Maintenance:
         self._doing("replaying", 0.9)
         if not self._live.install(engine, snapshot.lineage.sequence, verify=True):
             raise SnapshotError("it does not lead to the state of the catalogue")
+        self._num_tuned = num_vectors
         self._snapshot_sequence = snapshot.lineage.sequence
 
     def _check_lineage(self, lineage: Lineage, reader: CatalogueReader) -> None:
@@ -248,6 +262,7 @@ class Maintenance:
             self._tune(engine, reader)
         if not self._live.install(engine, sequence):
             raise CollectionError("the log of changes was cut while the index was rebuilt")
+        self._num_tuned = num_vectors
         self._snapshot_sequence = -1  # those that there are hold another engine
         self._filters.forget_lists()  # they were of the other
         if num_vectors:
@@ -335,43 +350,50 @@ class Maintenance:
             self.snapshot()
             self._prune_log(self._snapshots.oldest_sequence())
 
+    def _tune_when_grown(self) -> None:
+        """Tune anew a while before the engine is made anew: longer lists want more candidates."""
+        if self._live.num_images > _GROWN * self._num_tuned:
+            self._tune_again()
+
     def _check_when_due(self) -> None:
         period = self._settings.self_check_seconds
         if period > 0 and time.monotonic() - self._check_time >= period and self._live.num_images:
             self._check_time = time.monotonic()
             if self.self_check() < self._settings.recall_target:
-                self._look_further()
+                self._tune_again()
 
-    def _look_further(self) -> None:
-        """Raise the live engine's parameter until it reaches the target; searches and writes go on meanwhile."""
-        settings = self._settings
+    def _tune_again(self) -> None:
+        """Tune the live engine; searches and writes go on meanwhile."""
+        settings, target = self._settings, self._settings.recall_target
+        self._num_tuned = self._live.num_images
         with self._live.view() as view:
             if view.engine.is_exact:
                 return
-            queries = mixed_queries(view.reader, settings.num_tuning_queries, seed=int(time.time()))
-            ladder = ladder_of(view.engine)
+            queries = queries_for(view.engine, view.reader, settings.num_tuning_queries, seed=int(time.time()))
+            before = efforts_of(view.engine, ladders_of(view.engine))
             view.release()
             self._doing("tuning", 0.95)
             tenths = tenth_scores(queries, view.reader)
-        lowest = 1.0
-        for place, weight in enumerate(STRUCTURE_WEIGHTS):
+
+        def measure(tried: Efforts, place: int) -> float:
+            if self._stopping.is_set():
+                raise CollectionClosedError("the collection was closed while its index was being tuned")
             part = part_of(queries, place)
-
-            def measure(value: int, place: int = place, part: slice = part) -> float:
-                with self._live.view() as view:
-                    ladder.set_place(view.engine, place, value)
-                    candidates = find_candidates(view.engine, queries[part], settings.over_fetch)
-                    view.release()
-                    return recall(queries[part], tenths[part], candidates, view.reader)
-
             with self._live.view() as view:
-                values = ladder.from_now(view.engine, place)
-            value, reached = cheapest_enough(values, measure, settings.recall_target)
-            with self._live.view() as view:
-                ladder.set_place(view.engine, place, value)
-            lowest = min(lowest, reached)
-            _logger.info("looked again: recall %.3f at %s %d, structure weight %g", reached, ladder.name, value, weight)
-        self.self_check_recall = lowest
+                twin = twin_of(view.engine)
+                set_efforts(twin, tried)
+                candidates = find_candidates(twin, queries[part], settings.over_fetch)
+                view.release()
+                return recall(queries[part], tenths[part], candidates, view.reader)
+
+        wanted = beyond_chance(target, settings.num_tuning_queries)
+        efforts, self.self_check_recall = least_efforts(measure, before, target=wanted)
+        with self._live.view() as view:
+            set_efforts(view.engine, efforts)
+            parameters = dict(view.engine.parameters)
+        if efforts != before:
+            self._snapshot_sequence = -1  # those that there are hold the others
+        _logger.info("tuned again to recall %.3f with %s", self.self_check_recall, parameters)
         self._done()
 
     def _doing(self, activity: str, progress: float = 0.0) -> None:

@@ -21,7 +21,16 @@ from index.engine_building import EngineBuilder, num_lists
 from index.engine_choice import Machine, choose_engine, engine_bytes, first_engine, look_at_machine
 from index.engine_fast_scan import FastScanEngine
 from index.engine_ivf import IvfEngine
-from index.engine_tuning import find_candidates, mixed_queries, recall, tenth_scores, tune
+from index.engine_tuning import (
+    find_candidates,
+    ladders_of,
+    mixed_queries,
+    recall,
+    set_efforts,
+    tenth_scores,
+    tune,
+    twin_of,
+)
 from index.errors import SnapshotError
 from index.list_centres import centre_parameters, quick_centres
 from index.settings import LocalSettings
@@ -499,6 +508,42 @@ def test_an_engine_that_finds_too_little_looks_further(folder: Path) -> None:
         recall_now = collection.status().self_check_recall
         assert recall_now is not None
         assert recall_now >= settings.recall_target
+
+
+def test_an_engine_is_tuned_again_before_its_lists_are_made_anew(folder: Path) -> None:
+    settings = replace(QUIET, engine="ivf_sq8", retrain_growth=2.0)
+    with open_local(folder / "c", settings) as collection:
+        collection.add([picture(f"p{i:03d}", i) for i in range(600)])
+        wait_until(lambda: not collection._live.needs_rebuild and collection.status().activity is None)
+        engine = collection._live._engine
+        assert isinstance(engine, IvfEngine)
+        engine.nprobe = Effort.even(1)  # as if that had been enough for as many
+        collection.add([picture(f"q{i:03d}", 1000 + i) for i in range(140)])
+        assert collection.self_check() < 0.9
+        collection.add([picture(f"r{i:03d}", 2000 + i) for i in range(20)])
+        wait_until(lambda: engine.nprobe.largest > 1 and collection.status().activity is None)
+        assert collection._live._engine is engine
+        assert collection.self_check() >= 0.9
+        collection.snapshot()
+        tuned = engine.nprobe
+    with open_local(folder / "c", settings) as collection:
+        engine = collection._live._engine
+        assert isinstance(engine, IvfEngine)
+        assert engine.nprobe == tuned
+
+
+def test_searches_do_not_notice_that_an_engine_is_being_tuned(folder: Path) -> None:
+    settings = replace(QUIET, engine="ivf_sq8")
+    with open_local(folder / "c", settings) as collection:
+        collection.add([picture(f"p{i:03d}", i) for i in range(300)])
+        wait_until(lambda: not collection._live.needs_rebuild and collection.status().activity is None)
+        engine = collection._live._engine
+        assert isinstance(engine, IvfEngine)
+        before, twin = engine.nprobe, twin_of(engine)
+        set_efforts(twin, {ladder: Effort.even(1) for ladder in ladders_of(engine)})
+        assert engine.nprobe == before
+        assert set(twin.search(query_vector(0), 300).numbers) < set(engine.numbers())
+        assert len(engine.search(query_vector(0), 300).numbers) > len(twin.search(query_vector(0), 300).numbers)
 
 
 def test_an_engine_that_fails_is_made_anew_from_the_catalogue(
