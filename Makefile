@@ -24,7 +24,6 @@ demo: $(VENV)/.made-demo
 	@$(BIN)/structxlip demo --model "$(MODEL)" $(if $(ONCE),--once)
 
 # A few files to a process, and processes side by side, with one thread each, or torch's threads fight for the cores.
-# Processes that ran most of the suite died of a segmentation fault near their end; what is to blame is not known yet.
 test: $(VENV)/.made-dev
 	find tests -name 'test_*.py' | sort | OMP_NUM_THREADS=1 xargs -n 6 -P $(TEST_WORKERS) $(BIN)/python -m pytest
 
