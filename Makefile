@@ -23,9 +23,9 @@ help:
 demo: $(VENV)/.made-demo
 	@$(BIN)/structxlip demo --model "$(MODEL)" $(if $(ONCE),--once)
 
-# Some files to a process, and processes side by side, with one thread each, or torch's threads fight for the cores.
+# A few files to a process, so that both are busy to the end, and processes side by side, with one thread each, or torch's threads fight for the cores.
 test: $(VENV)/.made-dev
-	find tests -name 'test_*.py' | sort | OMP_NUM_THREADS=1 xargs -n 16 -P $(TEST_WORKERS) $(BIN)/python -m pytest
+	find tests -name 'test_*.py' | sort | OMP_NUM_THREADS=1 xargs -n 6 -P $(TEST_WORKERS) $(BIN)/python -m pytest
 
 check: lint types imports test
 
