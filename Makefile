@@ -23,7 +23,8 @@ help:
 demo: $(VENV)/.made-demo
 	@$(BIN)/structxlip demo --model "$(MODEL)" $(if $(ONCE),--once)
 
-# A few files to a process, so that both are busy to the end, and processes side by side, with one thread each, or torch's threads fight for the cores.
+# Processes side by side, with one thread each, or torch's threads fight for the cores; a few files to each at a time, so
+# that all of them are busy to the end.
 test: $(VENV)/.made-dev
 	find tests -name 'test_*.py' | sort | OMP_NUM_THREADS=1 xargs -n 6 -P $(TEST_WORKERS) $(BIN)/python -m pytest
 

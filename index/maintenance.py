@@ -364,7 +364,7 @@ class Maintenance:
 
     def _tune_again(self) -> None:
         """Tune the live engine; searches and writes go on meanwhile."""
-        settings, target = self._settings, self._settings.recall_target
+        settings = self._settings
         self._num_tuned = self._live.num_images
         with self._live.view() as view:
             if view.engine.is_exact:
@@ -386,8 +386,8 @@ class Maintenance:
                 view.release()
                 return recall(queries[part], tenths[part], candidates, view.reader)
 
-        wanted = beyond_chance(target, settings.num_tuning_queries)
-        efforts, self.self_check_recall = least_efforts(measure, before, target=wanted)
+        target = beyond_chance(settings.recall_target, settings.num_tuning_queries)
+        efforts, self.self_check_recall = least_efforts(measure, before, target=target)
         with self._live.view() as view:
             set_efforts(view.engine, efforts)
             parameters = dict(view.engine.parameters)
