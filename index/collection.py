@@ -205,6 +205,7 @@ class Collection(Protocol):
         cursor: str | None = None,
         filter: Filter | None = None,
         min_score: float | None = None,
+        wait: bool = True,
     ) -> Page[SearchHit]:
         """Return the pictures with the highest ``query . [appearance ; structure]``, best first, ties by id.
 
@@ -214,6 +215,10 @@ class Collection(Protocol):
             cursor: From the page before.
             filter: Metadata condition that every hit meets.
             min_score: Hits below are left out.
+            wait: Whether to wait, if need be, while a change is brought in.
+
+        Raises:
+            WouldWaitError: If it would have to wait, and may not.
         """
         ...
 

@@ -6,6 +6,7 @@ CollectionError
 ├── InvalidImageError (ValueError)      a picture, id or metadata that cannot be stored
 ├── InvalidQueryError (ValueError)      a query vector or limit that cannot be searched with
 ├── NotReadyError                       the index is still being loaded
+├── WouldWaitError                      a search that may not wait would have to
 ├── CollectionClosedError               the collection was closed
 ├── CollectionLockedError               another process has the collection open
 ├── FingerprintMismatchError            stored vectors were made by another model
@@ -45,6 +46,10 @@ class InvalidQueryError(CollectionError, ValueError):
 
 class NotReadyError(CollectionError):
     """The index is still being loaded; try again soon."""
+
+
+class WouldWaitError(CollectionError):
+    """A change is being brought in, and the search was not to wait for it."""
 
 
 class CollectionClosedError(CollectionError):

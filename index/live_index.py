@@ -20,7 +20,7 @@ import numpy as np
 from index.catalogue import Catalogue, CatalogueReader, Matrix, Numbers
 from index.catalogue_writes import VectorChange
 from index.engine import Engine, EngineKind
-from index.errors import NotReadyError
+from index.errors import NotReadyError, WouldWaitError
 from index.locking import SharedLock
 
 _logger = logging.getLogger(__name__)
@@ -89,14 +89,21 @@ class LiveIndex:
         return self._sequence
 
     @contextmanager
-    def view(self) -> Iterator[View]:
+    def view(self, *, wait: bool = True) -> Iterator[View]:
         """Look at the engine and the catalogue in one state.
+
+        Args:
+            wait: For a change that is being brought in, if there is one.
 
         Raises:
             NotReadyError: If the index is still being loaded.
+            WouldWaitError: If there is such a change, and it is not waited for.
         """
         while True:
-            with self._lock.shared() as held:
+            hold = self._lock.shared() if wait else self._lock.shared_now()
+            if hold is None:
+                raise WouldWaitError("the engine is being changed")
+            with hold as held:
                 if self._engine is None:
                     raise NotReadyError("the index is still being loaded; see /readyz for progress")
                 with self._catalogue.read() as reader:
@@ -104,6 +111,8 @@ class LiveIndex:
                     if wanted == self._sequence:
                         yield View(self._engine, reader, held.release)
                         return
+            if not wait:
+                raise WouldWaitError("the engine does not hold yet what was committed")
             with self._moved:
                 self._moved.wait_for(partial(self._has_reached, wanted), timeout=_WAIT_SECONDS)
 

@@ -240,13 +240,14 @@ class LocalCollection:
         cursor: str | None = None,
         filter: Filter | None = None,
         min_score: float | None = None,
+        wait: bool = True,
     ) -> Page[SearchHit]:
         """Return the pictures with the highest ``query . [appearance ; structure]``, best first, ties by id."""
         query = check_query(query, self.dimension, limit)
         question = search_question(query, filter, min_score)
         after = None if cursor is None else read_search_cursor(cursor, question)
         request = SearchRequest(query, limit + 1, after, filter, min_score)
-        with self._live.view() as view:
+        with self._live.view(wait=wait) as view:
             hits = find_hits(request, view.engine, view.reader, self._policy, self._filters)
         if len(hits) <= limit:
             return Page(hits, None)

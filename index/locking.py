@@ -69,6 +69,14 @@ class SharedLock:
             self._num_readers += 1
         return SharedHold(self)
 
+    def shared_now(self) -> SharedHold | None:
+        """Hold off writers if none is there or waits; ``None`` otherwise."""
+        with self._condition:
+            if self._is_written or self._num_writers_waiting:
+                return None
+            self._num_readers += 1
+        return SharedHold(self)
+
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Be alone."""

@@ -16,6 +16,7 @@ from service.model import BackendChange
 from service.problems import NotReady
 from service.remote_images import RemoteImages
 from service.search.cache import QueryCache
+from service.search.turns import SearchTurns
 from service.settings import Settings
 from service.uploads import BytesBudget, UploadLimits
 from service.watchlists import Watchlists
@@ -39,6 +40,7 @@ class ServiceState:
     explainer: Explainer
     watchlists: Watchlists
     backend_change: BackendChange | None = None
+    search_turns: SearchTurns = field(default_factory=SearchTurns)
     started_at: float = field(default_factory=time.monotonic)
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
 import anyio.to_thread
@@ -128,8 +129,10 @@ async def _answer(state: ServiceState, terms: Sequence[QueryTerm], options: Sear
 
 async def _find(state: ServiceState, read: ReadQuestion) -> Answer:
     engine = state.collection.status().engine
+    question = read.question
+    search = partial(find, state.collection, state.encoder.calibration, question)
     with state.metrics.search_seconds.labels(engine).time():
-        return await anyio.to_thread.run_sync(find, state.collection, state.encoder.calibration, read.question)
+        return await (state.search_turns.take(search) if question.is_plain else anyio.to_thread.run_sync(search))
 
 
 async def _explain(

@@ -13,6 +13,8 @@ from structxlip.calibration import Judgement, MatchCalibration
 
 # Pages looked at to fill one: with more pictures left out than this bears, the page stays short and says so.
 MAX_ROUNDS = 24
+# Hits of a question that counts as plain: reading their records takes longer than finding them.
+MOST_PLAIN = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,12 @@ class Question:
     filter: Filter | None = None
     min_score: float | None = None
     only_confident: bool = False
+
+    @property
+    def is_plain(self) -> bool:
+        """Nothing about it takes more than the nearest few: no condition has to be evaluated, no page be refilled."""
+        is_bounded = self.min_score is not None or self.only_confident
+        return not self.exclusions and self.filter is None and not is_bounded and self.limit <= MOST_PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,24 +78,30 @@ class Answer:
     warnings: tuple[str, ...] = ()
 
 
-def find(collection: Collection, calibration: MatchCalibration | None, question: Question) -> Answer:
+def find(
+    collection: Collection, calibration: MatchCalibration | None, question: Question, *, wait: bool = True
+) -> Answer:
     """Search a collection.
 
     Args:
         collection: What is searched.
         calibration: Of the model; hits have no confidence without one, and `only_confident` may not be asked for.
         question: What is looked for.
+        wait: Whether to wait, if need be, while a change is brought into the collection.
+
+    Raises:
+        WouldWaitError: If it would have to wait, and may not.
     """
     judgement = None if calibration is None else judge(collection, calibration, question)
     least = question.min_score
     if question.only_confident:
         assert judgement is not None, "the caller refuses this without a calibration"
         least = judgement.min_score if least is None else max(least, judgement.min_score)
-    kept, cursor, num_excluded, warnings = _fill_page(collection, question, least)
+    kept, cursor, num_excluded, warnings = _fill_page(collection, question, least, wait=wait)
     return Answer(
         hits=[_as_hit(hit, question.query, judgement) for hit in kept],
         cursor=cursor,
-        no_match=None if judgement is None else not _has_match(collection, question, judgement, kept),
+        no_match=None if judgement is None else not _has_match(collection, question, judgement, kept, wait=wait),
         false_accept_rate=None if calibration is None else calibration.false_accept_rate,
         num_excluded=num_excluded,
         warnings=warnings,
@@ -115,7 +129,7 @@ def judge(
 
 
 def _fill_page(
-    collection: Collection, question: Question, least: float | None
+    collection: Collection, question: Question, least: float | None, *, wait: bool
 ) -> tuple[list[SearchHit], str | None, int, tuple[str, ...]]:
     """Take pages until enough hits are kept; each asks for what is missing, so that its cursor is the right one."""
     vector = question.query.vector()
@@ -123,7 +137,7 @@ def _fill_page(
     cursor, num_excluded = question.cursor, 0
     for _ in range(MAX_ROUNDS):
         page = collection.search(
-            vector, limit=question.limit - len(kept), cursor=cursor, filter=question.filter, min_score=least
+            vector, limit=question.limit - len(kept), cursor=cursor, filter=question.filter, min_score=least, wait=wait
         )
         passed = [hit for hit in page.items if not _is_excluded(hit, question.exclusions)]
         num_excluded += len(page.items) - len(passed)
@@ -139,11 +153,13 @@ def _is_excluded(hit: SearchHit, exclusions: Sequence[Exclusion]) -> bool:
     return any(exclusion.excludes(hit.appearance, hit.structure) for exclusion in exclusions)
 
 
-def _has_match(collection: Collection, question: Question, judgement: Judgement, kept: Sequence[SearchHit]) -> bool:
+def _has_match(
+    collection: Collection, question: Question, judgement: Judgement, kept: Sequence[SearchHit], *, wait: bool
+) -> bool:
     if question.cursor is None and (kept or question.min_score is None):
         return bool(kept) and judgement.is_match(kept[0].score)
     # A later page, or one that min_score emptied: the best hit is not on it.
-    best = collection.search(question.query.vector(), limit=1, filter=question.filter).items
+    best = collection.search(question.query.vector(), limit=1, filter=question.filter, wait=wait).items
     return bool(best) and judgement.is_match(best[0].score)
 
 
