@@ -240,6 +240,12 @@ class CatalogueReader:
             rows += self._connection.execute(sql, [self._key, *chunk]).fetchall()
         return self._arrays(rows)
 
+    def pair(self, name: str) -> NDArray[np.float32] | None:
+        """Return the vectors of the picture with this id, ``None`` when there is none."""
+        sql = "SELECT pair FROM images JOIN vectors ON image = images.id WHERE name = ? AND fingerprint = ?"
+        row = self._connection.execute(sql, (name, self._key)).fetchone()
+        return self._arrays([(0, row[0])])[1][0] if row else None
+
     def all_pairs(self) -> Iterator[tuple[Numbers, Matrix]]:
         """Yield all vectors of this model in batches, by ascending number."""
         rows = self._connection.execute(

@@ -163,6 +163,21 @@ class Collection(Protocol):
         """The model that made every vector searched here."""
         ...
 
+    @property
+    def is_ready(self) -> bool:
+        """The index holds every committed picture."""
+        ...
+
+    @property
+    def num_images(self) -> int:
+        """Pictures stored."""
+        ...
+
+    @property
+    def engine(self) -> str:
+        """How neighbours are found, as in `CollectionStatus`."""
+        ...
+
     def add(self, images: Sequence[NewImage]) -> list[AddOutcome]:
         """Store pictures; on return they are durable and searchable. All or none of one call is stored."""
         ...

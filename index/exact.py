@@ -68,6 +68,21 @@ class ExactCollection:
         """The model that made every vector."""
         return self._fingerprint
 
+    @property
+    def is_ready(self) -> bool:
+        """Until it is closed."""
+        return not self._is_closed
+
+    @property
+    def num_images(self) -> int:
+        """Pictures stored."""
+        return len(self._entries)
+
+    @property
+    def engine(self) -> str:
+        """Every vector is scored."""
+        return "exact"
+
     def add(self, images: Sequence[NewImage]) -> list[AddOutcome]:
         """Store pictures, all or none."""
         check_images(images, self._dimension)
@@ -149,8 +164,9 @@ class ExactCollection:
         cursor: str | None = None,
         filter: Filter | None = None,
         min_score: float | None = None,
+        wait: bool = True,
     ) -> Page[SearchHit]:
-        """Score everything that matches, in order of ``(-score, id)``."""
+        """Score everything that matches, in order of ``(-score, id)``; it never waits."""
         query = check_query(query, self._dimension, limit)
         question = search_question(query, filter, min_score)
         after = None if cursor is None else read_search_cursor(cursor, question)
@@ -175,9 +191,9 @@ class ExactCollection:
     def status(self) -> CollectionStatus:
         """Always ready."""
         return CollectionStatus(
-            num_images=len(self._entries),
-            engine="exact",
-            is_ready=not self._is_closed,
+            num_images=self.num_images,
+            engine=self.engine,
+            is_ready=self.is_ready,
             progress=1.0,
             activity=None,
             snapshot_age_seconds=None,

@@ -153,6 +153,22 @@ class LocalCollection:
         """The model that made every vector searched here."""
         return self._catalogue.fingerprint
 
+    @property
+    def is_ready(self) -> bool:
+        """The index holds every committed picture."""
+        return self._live.is_ready and not self._is_closed
+
+    @property
+    def num_images(self) -> int:
+        """Pictures stored."""
+        return self._live.num_images if self._live.is_ready else self._num_images_at_open
+
+    @property
+    def engine(self) -> str:
+        """How neighbours are found."""
+        kind = self._live.kind
+        return kind.value if kind else "none"
+
     def add(self, images: Sequence[NewImage]) -> list[AddOutcome]:
         """Store pictures; on return they are durable and searchable. All or none of one call is stored."""
         self._check_ready()
@@ -202,8 +218,8 @@ class LocalCollection:
     def vectors(self, image_id: str) -> tuple[Vector, Vector] | None:
         """Return the (appearance, structure) vectors of one picture."""
         with self._catalogue.read() as reader:
-            found = self._with_vectors(reader, reader.find(image_id))
-        return (found.appearance, found.structure) if found else None
+            pair = reader.pair(image_id)
+        return None if pair is None else (pair[: self.dimension], pair[self.dimension :])
 
     def find_content(self, content_hash: str) -> StoredVectors | None:
         """Return any stored picture with exactly this content."""
@@ -266,11 +282,10 @@ class LocalCollection:
 
     def status(self) -> CollectionStatus:
         """Tell what the collection is doing."""
-        live, maintenance = self._live, self._maintenance
-        is_ready = live.is_ready and not self._is_closed
+        live, maintenance, is_ready = self._live, self._maintenance, self.is_ready
         return CollectionStatus(
-            num_images=live.num_images if live.is_ready else self._num_images_at_open,
-            engine=live.kind.value if live.kind else "none",
+            num_images=self.num_images,
+            engine=self.engine,
             is_ready=is_ready,
             progress=1.0 if is_ready else maintenance.progress,
             activity=maintenance.activity,

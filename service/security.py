@@ -477,13 +477,11 @@ class BrowserGuard:
         return None
 
     def _is_ours(self, name: str) -> bool:
-        address = _parse_address(name)
-        if address is not None and address.is_loopback:
+        if name in LOOPBACK_NAMES or name in self._allowed_hosts:
             return True
-        return (
-            name in LOOPBACK_NAMES
-            or name in self._allowed_hosts
-            or any(allowed[:2] == "*." and name.endswith(allowed[1:]) for allowed in self._allowed_hosts)
+        address = _parse_address(name)
+        return (address is not None and address.is_loopback) or any(
+            allowed[:2] == "*." and name.endswith(allowed[1:]) for allowed in self._allowed_hosts
         )
 
     def _is_same_site(self, headers: Headers, host: str) -> bool:

@@ -61,7 +61,7 @@ class ServiceState:
         return {
             "workers_alive": self.embedder.is_alive,
             "canary_embedded_lately": self.embedder.seconds_since_success() < stale_seconds,
-            "index_loaded": self.collection.status().is_ready,
+            "index_loaded": self.collection.is_ready,
         }
 
 
@@ -79,8 +79,8 @@ async def current_state(request: Request) -> ServiceState:
 async def ready_state(request: Request) -> ServiceState:
     """Give the state, or answer 503 while the index is loading."""
     state = state_of(request)
-    status = state.collection.status()
-    if not status.is_ready:
+    if not state.collection.is_ready:
+        status = state.collection.status()
         raise NotReady(
             f"The index is {status.activity or 'loading'} ({status.progress:.0%} done); watch /readyz and retry then.",
             retry_after_seconds=2,

@@ -65,7 +65,7 @@ class Watchlists:
 
     def find(self, appearance: Vector, structure: Vector) -> list[WatchedResemblance]:
         """Return what a picture resembles, the surest first; nothing where nothing is watched."""
-        if self._collection is None or not self._collection.status().num_images:
+        if self._collection is None or not self._collection.num_images:
             return []
         found = self._rules.find(self._collection, appearance, structure, limit=MAX_RESEMBLANCES)
         return [WatchedResemblance(*_names(each.record), each) for each in found[:MAX_RESEMBLANCES]]

@@ -78,6 +78,13 @@ class Background:
         found = (1 - w) * appearance @ self.appearance.T + w * structure @ self.structure.T
         return np.asarray(found, dtype=np.float32)
 
+    def spread_of(self, appearance: Vector, structure: Vector, structure_weight: float) -> tuple[float, float]:
+        """Return mean and standard deviation of one query's scores, its views of the shape `(D,)`."""
+        scores = self.scores(appearance[None], structure[None], structure_weight)[0].astype(np.float64)
+        mean = float(np.add.reduce(scores)) / len(scores)
+        scores -= mean
+        return mean, math.sqrt(float(scores @ scores) / len(scores))
+
     def rounded(self) -> Background:
         """Return the rows as they are after they were stored in half precision."""
         return Background(*(rows.astype(np.float16).astype(np.float32) for rows in (self.appearance, self.structure)))
@@ -118,7 +125,9 @@ class MatchLevel:
     slope: float
     intercept: float
 
-    def expected(self, mean: Numbers, spread: Numbers, *, num_images: float, length: float = 1.0) -> Numbers:
+    def expected(
+        self, mean: Numbers | float, spread: Numbers | float, *, num_images: float, length: float = 1.0
+    ) -> Numbers:
         """Return what the best of `M` pictures without a match should score, for each query."""
         grown = self.per_growth * growth(num_images / self.num_images, self.shape)
         return np.asarray(length * (self.offset + grown) + self.per_mean * mean + self.per_spread * spread)
@@ -208,10 +217,8 @@ class MatchCalibration:
         is_colourless = not appearance.any() and w > 0
         coefficients = self.level_at(kind, 1.0 if is_colourless else w)
         length = w if is_colourless else _length(appearance, structure, w)
-        scores = self.background.scores(appearance[None], structure[None], w)[0].astype(np.float64)
-        expected = coefficients.expected(
-            scores.mean(), np.maximum(scores.std(), LEAST_SPREAD), num_images=max(1, num_images), length=length
-        )
+        mean, spread = self.background.spread_of(appearance, structure, w)
+        expected = coefficients.expected(mean, max(spread, LEAST_SPREAD), num_images=max(1, num_images), length=length)
         rate = self.false_accept_rate if false_accept_rate is None else false_accept_rate
         scale = coefficients.scale(max(1, num_images))
         level = coefficients.level

@@ -128,10 +128,9 @@ async def _answer(state: ServiceState, terms: Sequence[QueryTerm], options: Sear
 
 
 async def _find(state: ServiceState, read: ReadQuestion) -> Answer:
-    engine = state.collection.status().engine
     question = read.question
     search = partial(find, state.collection, state.encoder.calibration, question)
-    with state.metrics.search_seconds.labels(engine).time():
+    with state.metrics.search_seconds.labels(state.collection.engine).time():
         return await (state.search_turns.take(search) if question.is_plain else anyio.to_thread.run_sync(search))
 
 

@@ -117,7 +117,7 @@ def judge(
 ) -> Judgement:
     """Return what tells the query's matches, among as many pictures as are searched."""
     query = question.query
-    num_images = collection.status().num_images if question.filter is None else collection.count(question.filter)
+    num_images = collection.num_images if question.filter is None else collection.count(question.filter)
     return calibration.judge(
         query.appearance,
         query.structure,

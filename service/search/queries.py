@@ -69,6 +69,11 @@ def combine(terms: Sequence[Term], *, structure_weight: float | None, default_we
         structure_weight: Chosen by the caller, 0 to 1; ``None`` to leave it to the terms.
         default_weight: The model's.
     """
+    if len(terms) == 1:
+        term = terms[0]
+        weight = term.natural_weight(default_weight) if structure_weight is None else structure_weight
+        appearance = np.zeros_like(term.structure) if term.appearance is None else term.appearance
+        return TwoViewQuery(appearance, term.structure, weight, term.kind)
     shares = np.array([term.weight for term in terms], dtype=np.float64)
     shares /= shares.sum()
     if structure_weight is None:

@@ -96,7 +96,7 @@ class ResemblanceRules:
                 query.structure,
                 structure_weight=query.structure_weight,
                 kind=QueryKind.PICTURE,
-                num_images=collection.status().num_images,
+                num_images=collection.num_images,
                 false_accept_rate=self.false_alarm_rate,
             )
         least = self.min_score if judgement is None else max(judgement.min_score, LEAST_COPY_SCORE)
