@@ -7,7 +7,6 @@ number can be behind the catalogue, but never hold a wrong vector.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,6 +17,7 @@ from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic_core import from_json
 
 from index.catalogue_file import connect, open_prepared, register_fingerprint
 from index.collection import ImageRecord
@@ -289,7 +289,7 @@ class CatalogueReader:
             width=width,
             height=height,
             num_bytes=num_bytes,
-            metadata=json.loads(metadata),
+            metadata=from_json(metadata),
             caption=caption,
             fingerprint=self._fingerprint,
             sequence=int(sequence),
