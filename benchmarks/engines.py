@@ -33,7 +33,7 @@ from benchmarks.results import alternate, write_result
 from benchmarks.stored_vectors import engines_over, unit
 from index.catalogue import Matrix, Numbers
 from index.effort import STRUCTURE_WEIGHTS, Effort
-from index.engine_tuning import NUM_NEIGHBOURS, Ladder, ladders_of, recall, tenth_scores, tune_with
+from index.engine_tuning import NUM_NEIGHBOURS, Ladder, efforts_of, ladders_of, recall, tenth_scores, tune_with
 from index.live_index import View
 from index.local import LocalCollection
 from index.search import SearchRequest, rank_among
@@ -234,7 +234,7 @@ class Rows:
 def _ours(name: str, collection: LocalCollection, view: View, seconds: float, trial: _Trial) -> dict[str, _Contestant]:
     """Return ours as it tuned itself, with its curve, and tuned by hand."""
     engine, ladders = view.engine, ladders_of(view.engine)
-    itself = {ladder: ladder.of(engine) for ladder in ladders}
+    itself = efforts_of(engine, ladders)
     curve = []
     for value in ladders[0].values:
         search = _searching(collection, view, {**itself, ladders[0]: Effort.even(value)})
@@ -242,7 +242,7 @@ def _ours(name: str, collection: LocalCollection, view: View, seconds: float, tr
         if curve[-1]["lowest_recall_at_10"] > _ENOUGH and value >= itself[ladders[0]].largest:
             break
     tune_with(engine, trial.queries, trial.tenths, view.reader, target=trial.target, over_fetch=None)
-    by_hand = {ladder: ladder.of(engine) for ladder in ladders}
+    by_hand = efforts_of(engine, ladders)
     return {
         name: _Contestant(_searching(collection, view, itself), seconds, _told(itself), curve),
         name + BY_HAND: _Contestant(_searching(collection, view, by_hand), seconds, _told(by_hand), []),

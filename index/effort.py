@@ -17,6 +17,7 @@ from index.collection import Vector
 STRUCTURE_WEIGHTS = (0.0, 0.5, 1.0)
 # What a filter keeps that engines are tuned with.
 TENTH = 0.1
+_NOISE = 1e-2
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,8 @@ class Effort:
         """Return the value for a structure weight; between two that are known it goes in a line."""
         appearance, both, structure = self.values
         if weight <= 0.5:
-            return math.ceil(appearance + 2 * weight * (both - appearance))
-        return math.ceil(both + (2 * weight - 1) * (structure - both))
+            return _up(appearance + 2 * weight * (both - appearance))
+        return _up(both + (2 * weight - 1) * (structure - both))
 
     def replaced(self, place: int, value: int) -> Effort:
         """Return it with another value for one of the weights."""
@@ -67,8 +68,13 @@ def among(share: float, all_of_them: float, a_tenth: float, power_below: float =
         power_below: Below a tenth, where nothing was tuned, it grows with this power of what is left out.
     """
     if share < TENTH:
-        return max(1, math.ceil(a_tenth * math.pow(TENTH / share, power_below)))
-    return max(1, math.ceil(all_of_them * math.pow(a_tenth / all_of_them, -math.log10(share))))
+        return max(1, _up(a_tenth * math.pow(TENTH / share, power_below)))
+    return max(1, _up(all_of_them * math.pow(a_tenth / all_of_them, -math.log10(share))))
+
+
+def _up(value: float) -> int:
+    """Round up, but for what a weight read from a query in float32 is off by."""
+    return math.ceil(value - _NOISE)
 
 
 def as_list(effort: Effort | None) -> list[JsonValue] | None:

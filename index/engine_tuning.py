@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -127,51 +128,123 @@ def find_candidates(
     return [np.empty(0, np.int64) if each is None else each.numbers for each in found]
 
 
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """An engine to try efforts on, and what it holds.
+
+    Attributes:
+        engine: Takes the efforts; not to be used after `release`.
+        source: The same vectors, exactly.
+        release: Lets changes to the engine go on, if any are held off.
+    """
+
+    engine: Engine
+    source: VectorSource
+    release: Callable[[], None]
+
+
+# Begins a trial; one after the other, and what is stored may have changed in between.
+Look = Callable[[], AbstractContextManager[Trial]]
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What tuning found.
+
+    Attributes:
+        efforts: The cheapest that reach the target; ``None`` where none do, and searches do without.
+        recall: What they reach with the structure weight that fares worst.
+        before: What there was.
+    """
+
+    efforts: Mapping[Ladder, Effort | None]
+    recall: float
+    before: Mapping[Ladder, Effort | None]
+
+
 def tune(
     engine: Engine, source: VectorSource, *, target: float, num_stored: int, over_fetch: int | None, seed: int = 0
 ) -> float:
-    """Set the cheapest parameters whose recall reaches the target, for each structure weight.
-
-    Where none do, because what the engine keeps of a vector is too coarse, the cheapest ones that come about as near
-    as any.
+    """Set the cheapest parameters of an engine that nobody searches yet; see `find_efforts`.
 
     Returns:
         The recall that was reached, with the structure weight that fares worst.
     """
-    if len(engine) == 0:
-        return 1.0
-    queries = queries_for(engine, source, num_stored, seed)
+    trial = Trial(engine, source, lambda: None)
+    tuned = find_efforts(
+        lambda: nullcontext(trial), target=target, num_stored=num_stored, over_fetch=over_fetch, seed=seed
+    )
+    set_efforts(engine, tuned.efforts)
+    return tuned.recall
+
+
+def find_efforts(look: Look, *, target: float, num_stored: int, over_fetch: int | None, seed: int = 0) -> Tuned:
+    """Return the cheapest parameters whose recall reaches the target, for each structure weight, also with a filter.
+
+    Where none do, because what the engine keeps of a vector is too coarse, the cheapest ones that come about as near
+    as any; for filters none.
+
+    Args:
+        look: Begins a trial.
+        target: The recall to reach.
+        num_stored: Vectors near which queries lie.
+        over_fetch: Candidates for each one wanted; the engine's own without it.
+        seed: Of the queries.
+    """
+    with look() as trial:
+        engine, source = trial.engine, trial.source
+        if not len(engine):
+            return Tuned({}, 1.0, {})
+        queries = queries_for(engine, source, num_stored, seed)
+        ladders, ladders_among_tenth = ladders_of(engine), ladders_among_tenth_of(engine)
+        before = efforts_of(engine, ladders)
+        before_among_tenth = {ladder: ladder.at(engine) for ladder in ladders_among_tenth}
+        drawn = _tenth_of(source, seed) if ladders_among_tenth else None
+        if drawn is not None and engine.is_exact_among(len(drawn)):
+            drawn = None
+        trial.release()
+        tenths = tenth_scores(queries, source)
+        part_tenths = tenths if drawn is None else tenth_scores(queries, _PartOf(source, drawn))
     target = beyond_chance(target, num_stored)
-    tenths = tenth_scores(queries, source)
-    reached = tune_with(engine, queries, tenths, source, target=target, over_fetch=over_fetch)
-    if ladders := ladders_among_tenth_of(engine):
-        _tune_among_tenth(engine, ladders, queries, source, target=target, over_fetch=over_fetch, seed=seed)
-    return reached
+    measure = _measure(look, queries, tenths, over_fetch)
+    efforts, lowest = least_efforts(measure, before, target=target)
+    among_tenth: Mapping[Ladder, Effort | None] = dict.fromkeys(ladders_among_tenth)
+    if drawn is not None:
+        measure = _measure(look, queries, part_tenths, over_fetch, beside=efforts, drawn=drawn)
+        start = {ladder: effort or ladder.most for ladder, effort in before_among_tenth.items()}
+        found, reached = least_efforts(measure, start, target=target, is_optional=True)
+        among_tenth = found if reached >= target else among_tenth
+    return Tuned({**efforts, **among_tenth}, lowest, {**before, **before_among_tenth})
 
 
-def _tune_among_tenth(
-    engine: Engine,
-    ladders: Sequence[Ladder],
+def _measure(
+    look: Look,
     queries: Matrix,
-    source: VectorSource,
-    *,
-    target: float,
+    tenths: NDArray[np.float32],
     over_fetch: int | None,
-    seed: int,
-) -> None:
-    """Tune an engine for filters, with one that keeps a tenth at random; not where nothing reaches the target."""
+    *,
+    beside: Efforts | None = None,
+    drawn: Numbers | None = None,
+) -> Measure:
+    """Return what measures the recall of efforts in a trial, beside others, with a filter that lets what was drawn."""
+    allowed = None if drawn is None else Allowed(drawn)
+
+    def measure(tried: Efforts, place: int) -> float:
+        part = part_of(queries, place)
+        with look() as trial:
+            set_efforts(trial.engine, {**(beside or {}), **tried})
+            candidates = find_candidates(trial.engine, queries[part], over_fetch, allowed)
+            trial.release()
+            source = trial.source if drawn is None else _PartOf(trial.source, drawn)
+            return recall(queries[part], tenths[part], candidates, source)
+
+    return measure
+
+
+def _tenth_of(source: VectorSource, seed: int) -> Numbers:
+    """Draw a tenth of the numbers at random, ascending."""
     numbers = source.numbers()
-    drawn = np.sort(np.random.default_rng(seed).choice(numbers, size=len(numbers) // 10, replace=False))
-    reached = 0.0
-    if not engine.is_exact_among(len(drawn)):
-        part = _PartOf(source, drawn)
-        tenths, allowed = tenth_scores(queries, part), Allowed(drawn)
-        reached = tune_with(
-            engine, queries, tenths, part, target=target, over_fetch=over_fetch, ladders=ladders, allowed=allowed
-        )
-    if reached < target:
-        for ladder in ladders:
-            ladder.set_on(engine, None)
+    return np.sort(np.random.default_rng(seed).choice(numbers, size=len(numbers) // 10, replace=False))
 
 
 def beyond_chance(target: float, num_queries: int) -> float:
@@ -189,34 +262,23 @@ def tune_with(
     *,
     target: float,
     over_fetch: int | None,
-    ladders: Sequence[Ladder] = (),
-    allowed: Allowed | None = None,
 ) -> float:
-    """Set the parameters of an engine by these queries: as many of each structure weight, one weight after the other.
+    """Set the parameters of an engine that decide a search without a filter by these queries.
 
     Args:
-        engine: Whose.
-        queries: Shape ``(Q, 2 D)``.
+        engine: Whose; nobody searches it meanwhile.
+        queries: Shape ``(Q, 2 D)``; as many of each structure weight, one weight after the other.
         tenths: From `tenth_scores`.
         source: Has the vectors that they are scored with.
         target: The recall to reach.
         over_fetch: Candidates for each one wanted; the engine's own without it.
-        ladders: Of the parameters; without them, all that decide a search without a filter.
-        allowed: What a filter lets through.
 
     Returns:
-        The recall that was reached, with the structure weight that fares worst; with a filter 0 as soon as one of them
-        does not come to the target.
+        The recall that was reached, with the structure weight that fares worst.
     """
-    efforts = efforts_of(engine, ladders or ladders_of(engine))
-
-    def measure(tried: Efforts, place: int) -> float:
-        set_efforts(engine, tried)
-        part = part_of(queries, place)
-        found = find_candidates(engine, queries[part], over_fetch, allowed)
-        return recall(queries[part], tenths[part], found, source)
-
-    efforts, lowest = least_efforts(measure, efforts, target=target, is_optional=allowed is not None)
+    trial = Trial(engine, source, lambda: None)
+    measure = _measure(lambda: nullcontext(trial), queries, tenths, over_fetch)
+    efforts, lowest = least_efforts(measure, efforts_of(engine, ladders_of(engine)), target=target)
     set_efforts(engine, efforts)
     return lowest
 
@@ -343,10 +405,15 @@ class Ladder:
         """Set the parameter; an engine may answer searches meanwhile."""
         setattr(engine, self.name, effort)
 
-    def of(self, engine: Engine) -> Effort:
-        """Return what an approximate engine has; the most there is of what was never set."""
+    def at(self, engine: Engine) -> Effort | None:
+        """Return what an approximate engine has; ``None`` of what was never set."""
         effort: Effort | None = getattr(engine, self.name)
-        return effort or Effort.even(self.values[-1])
+        return effort
+
+    @property
+    def most(self) -> Effort:
+        """The most there is, for every structure weight."""
+        return Effort.even(self.values[-1])
 
 
 # By what they are for, in the order of `ladders_of`.
@@ -356,10 +423,10 @@ Measure = Callable[[Efforts, int], float]
 
 def efforts_of(engine: Engine, ladders: Sequence[Ladder]) -> Efforts:
     """Return what an engine has of these."""
-    return {ladder: ladder.of(engine) for ladder in ladders}
+    return {ladder: ladder.at(engine) or ladder.most for ladder in ladders}
 
 
-def set_efforts(engine: Engine, efforts: Efforts) -> None:
+def set_efforts(engine: Engine, efforts: Mapping[Ladder, Effort | None]) -> None:
     """Give an engine these; it may answer searches meanwhile."""
     for ladder, effort in efforts.items():
         ladder.set_on(engine, effort)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -16,16 +17,11 @@ from index.engine import Engine, EngineKind, EngineState
 from index.engine_building import EngineBuilder
 from index.engine_choice import Machine, choose_engine, first_engine
 from index.engine_tuning import (
-    Efforts,
-    beyond_chance,
-    efforts_of,
+    Trial,
     find_candidates,
-    ladders_of,
-    least_efforts,
+    find_efforts,
     lowest_recall,
-    part_of,
     queries_for,
-    recall,
     set_efforts,
     tenth_scores,
     tune,
@@ -369,32 +365,30 @@ class Maintenance:
         with self._live.view() as view:
             if view.engine.is_exact:
                 return
-            queries = queries_for(view.engine, view.reader, settings.num_tuning_queries, seed=int(time.time()))
-            before = efforts_of(view.engine, ladders_of(view.engine))
-            view.release()
-            self._doing("tuning", 0.95)
-            tenths = tenth_scores(queries, view.reader)
-
-        def measure(tried: Efforts, place: int) -> float:
-            if self._stopping.is_set():
-                raise CollectionClosedError("the collection was closed while its index was being tuned")
-            part = part_of(queries, place)
-            with self._live.view() as view:
-                twin = twin_of(view.engine)
-                set_efforts(twin, tried)
-                candidates = find_candidates(twin, queries[part], settings.over_fetch)
-                view.release()
-                return recall(queries[part], tenths[part], candidates, view.reader)
-
-        target = beyond_chance(settings.recall_target, settings.num_tuning_queries)
-        efforts, self.self_check_recall = least_efforts(measure, before, target=target)
+        self._doing("tuning", 0.95)
+        tuned = find_efforts(
+            self._trial,
+            target=settings.recall_target,
+            num_stored=settings.num_tuning_queries,
+            over_fetch=settings.over_fetch,
+            seed=int(time.time()),
+        )
+        self.self_check_recall = tuned.recall
         with self._live.view() as view:
-            set_efforts(view.engine, efforts)
+            set_efforts(view.engine, tuned.efforts)
             parameters = dict(view.engine.parameters)
-        if efforts != before:
+        if tuned.efforts != tuned.before:
             self._snapshot_sequence = -1  # those that there are hold the others
-        _logger.info("tuned again to recall %.3f with %s", self.self_check_recall, parameters)
+        _logger.info("tuned again to recall %.3f with %s", tuned.recall, parameters)
         self._done()
+
+    @contextmanager
+    def _trial(self) -> Iterator[Trial]:
+        """Try efforts on a twin of the live engine, which searches do not notice."""
+        if self._stopping.is_set():
+            raise CollectionClosedError("the collection was closed while its index was being tuned")
+        with self._live.view() as view:
+            yield Trial(twin_of(view.engine), view.reader, view.release)
 
     def _doing(self, activity: str, progress: float = 0.0) -> None:
         self.activity, self.progress = activity, progress

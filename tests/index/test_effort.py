@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from index.effort import STRUCTURE_WEIGHTS, Effort, structure_weight
+from index.effort import STRUCTURE_WEIGHTS, Effort, among, structure_weight
 from index.engine import EngineKind
 from index.engine_building import EngineBuilder
 from index.engine_fast_scan import FastScanEngine
@@ -43,6 +43,18 @@ def test_between_the_weights_that_are_known_it_goes_in_a_line_and_is_rounded_up(
     assert effort.largest == 32
     assert effort.replaced(1, 5) == Effort((10, 5, 32))
     assert [Effort.even(4).at(_query(weight)) for weight in asked] == [4] * 5
+
+
+def test_a_known_weight_takes_its_value_though_float32_is_a_little_off() -> None:
+    chance = np.random.default_rng(0)
+    views = chance.standard_normal((500, 2, _HALF)).astype(np.float32)
+    views /= np.linalg.norm(views, axis=2, keepdims=True)
+    weights = {structure_weight(query) for query in 0.5 * views.reshape(500, 2 * _HALF)}
+    assert max(weights) > 0.5 > min(weights)
+    assert {Effort((3, 1, 2)).for_weight(weight) for weight in weights} == {1}
+    assert {Effort((2000, 16, 3000)).for_weight(weight) for weight in weights} == {16}
+    assert among(0.1, 3, 7) == 7
+    assert among(1.0, 3, 7) == 3
 
 
 def _one_view_is_harder(num: int, width: int) -> np.ndarray:

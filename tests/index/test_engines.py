@@ -4,6 +4,8 @@ import logging
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +24,10 @@ from index.engine_choice import Machine, choose_engine, engine_bytes, first_engi
 from index.engine_fast_scan import FastScanEngine
 from index.engine_ivf import IvfEngine
 from index.engine_tuning import (
+    Trial,
     find_candidates,
+    find_efforts,
+    ladders_among_tenth_of,
     ladders_of,
     mixed_queries,
     recall,
@@ -318,6 +323,7 @@ def test_searches_with_a_filter_are_tuned_with_one_that_keeps_a_tenth(monkeypatc
     assert isinstance(engine, FastScanEngine)
     tune(engine, source, target=0.98, num_stored=64, over_fetch=None)
     assert engine.nprobe_among_tenth is not None
+    _check_that_a_twin_is_tuned_alike(engine, source)
     restored = EngineBuilder(WIDTH, QUIET).restore(engine.state())
     assert isinstance(restored, FastScanEngine)
     assert restored.nprobe_among_tenth == engine.nprobe_among_tenth
@@ -331,6 +337,21 @@ def test_searches_with_a_filter_are_tuned_with_one_that_keeps_a_tenth(monkeypatc
             exact = allowed.numbers[np.argsort(-(vectors[allowed.numbers] @ query))[:10]]
             num_found += len(np.intersect1d(found.numbers, exact))
         assert num_found >= 0.95 * 10 * 30
+
+
+def _check_that_a_twin_is_tuned_alike(engine: FastScanEngine, source: Rows) -> None:
+    ladders = (*ladders_of(engine), *ladders_among_tenth_of(engine))
+    tuned = {ladder: ladder.at(engine) for ladder in ladders}
+    set_efforts(engine, dict.fromkeys(ladders, Effort.even(1)))
+
+    @contextmanager
+    def look() -> Iterator[Trial]:
+        yield Trial(twin_of(engine), source, lambda: None)
+
+    found = find_efforts(look, target=0.98, num_stored=64, over_fetch=None)
+    assert found.efforts == tuned
+    assert {ladder: ladder.at(engine) for ladder in ladders} == found.before == dict.fromkeys(ladders, Effort.even(1))
+    set_efforts(engine, found.efforts)
 
 
 def test_what_no_filter_of_a_tenth_can_be_tuned_for_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -530,6 +551,22 @@ def test_an_engine_is_tuned_again_before_its_lists_are_made_anew(folder: Path) -
         engine = collection._live._engine
         assert isinstance(engine, IvfEngine)
         assert engine.nprobe == tuned
+
+
+def test_tuning_again_is_also_for_searches_with_a_filter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_fast_scan, "_SCORED_OF_MANY", 1e9)
+    monkeypatch.setattr(engine_fast_scan, "_SCANNED", 50)
+    with open_local(folder / "c", replace(QUIET, engine="ivf_pq4")) as collection:
+        collection.add([picture(f"p{i:03d}", i) for i in range(1500)])
+        wait_until(lambda: not collection._live.needs_rebuild and collection.status().activity is None)
+        engine = collection._live._engine
+        assert isinstance(engine, FastScanEngine)
+        tuned = engine.nprobe_among_tenth, engine.refine_among_tenth
+        engine.nprobe_among_tenth = engine.refine_among_tenth = least = Effort.even(1)  # enough for fewer, say
+        assert tuned != (least, least)
+        collection._maintenance._tune_again()
+        assert collection._live._engine is engine
+        assert (engine.nprobe_among_tenth, engine.refine_among_tenth) != (least, least)
 
 
 def test_searches_do_not_notice_that_an_engine_is_being_tuned(folder: Path) -> None:
