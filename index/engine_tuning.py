@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -37,6 +37,8 @@ _MOVED_BY_FOR_A_GRAPH = 0.5
 # Recalls that are no different, by the number of queries they are measured with.
 _ALIKE = 0.005
 _AT_ONCE = 4096
+# Queries of a trial, which holds off changes: 50 ms with a filter that keeps a tenth of 200,000 vectors.
+_IN_A_TRIAL = 32
 
 
 def mixed_queries(source: VectorSource, num_stored: int, seed: int, *, moved_by: float = _MOVED_BY) -> Matrix:
@@ -88,10 +90,12 @@ def recall(queries: Matrix, tenths: NDArray[np.float32], candidates: Sequence[Nu
     Returns:
         0 to 1, averaged over the queries; 1 when there is nothing to find.
     """
-    num_true = min(NUM_NEIGHBOURS, len(source.numbers()))
+    num_true = max(map(len, candidates), default=0)
+    if num_true < NUM_NEIGHBOURS:  # else there are as many: listing a million numbers takes half a second
+        num_true = min(NUM_NEIGHBOURS, len(source.numbers()))
     if num_true == 0 or not len(queries):
         return 1.0
-    num_found = 0
+    num_true, num_found = min(NUM_NEIGHBOURS, num_true), 0
     for query, tenth, numbers in zip(queries, tenths, candidates, strict=True):
         scores = source.pairs(numbers.tolist())[1] @ query
         num_found += min(num_true, int((scores >= tenth - _TOLERANCE).sum()))
@@ -192,59 +196,86 @@ def find_efforts(look: Look, *, target: float, num_stored: int, over_fetch: int 
         seed: Of the queries.
     """
     with look() as trial:
-        engine, source = trial.engine, trial.source
+        engine = trial.engine
         if not len(engine):
             return Tuned({}, 1.0, {})
-        queries = queries_for(engine, source, num_stored, seed)
         ladders, ladders_among_tenth = ladders_of(engine), ladders_among_tenth_of(engine)
         before = efforts_of(engine, ladders)
         before_among_tenth = {ladder: ladder.at(engine) for ladder in ladders_among_tenth}
-        drawn = _tenth_of(source, seed) if ladders_among_tenth else None
-        if drawn is not None and engine.is_exact_among(len(drawn)):
-            drawn = None
+        asked = _Asked.of(trial, num_stored, seed)
+        # Fewer: each takes several times as long.
+        among_tenth = _Asked.among_tenth(trial, max(1, num_stored // 2), seed) if ladders_among_tenth else None
         trial.release()
-        tenths = tenth_scores(queries, source)
-        part_tenths = tenths if drawn is None else tenth_scores(queries, _PartOf(source, drawn))
-    target = beyond_chance(target, num_stored)
-    measure = _measure(look, queries, tenths, over_fetch)
-    efforts, lowest = least_efforts(measure, before, target=target)
-    among_tenth: Mapping[Ladder, Effort | None] = dict.fromkeys(ladders_among_tenth)
-    if drawn is not None:
-        measure = _measure(look, queries, part_tenths, over_fetch, beside=efforts, drawn=drawn)
+        asked.answer(trial.source)
+        if among_tenth is not None:
+            among_tenth.answer(trial.source)
+    efforts, lowest = least_efforts(asked.measure(look, over_fetch), before, target=asked.beyond_chance(target))
+    found: Mapping[Ladder, Effort | None] = dict.fromkeys(ladders_among_tenth)
+    if among_tenth is not None:
+        measure = among_tenth.measure(look, over_fetch, beside=efforts)
         start = {ladder: effort or ladder.most for ladder, effort in before_among_tenth.items()}
-        found, reached = least_efforts(measure, start, target=target, is_optional=True)
-        among_tenth = found if reached >= target else among_tenth
-    return Tuned({**efforts, **among_tenth}, lowest, {**before, **before_among_tenth})
+        enough = among_tenth.beyond_chance(target)
+        tried, reached = least_efforts(measure, start, target=enough, is_optional=True)
+        found = tried if reached >= enough else found
+    return Tuned({**efforts, **found}, lowest, {**before, **before_among_tenth})
 
 
-def _measure(
-    look: Look,
-    queries: Matrix,
-    tenths: NDArray[np.float32],
-    over_fetch: int | None,
-    *,
-    beside: Efforts | None = None,
-    drawn: Numbers | None = None,
-) -> Measure:
-    """Return what measures the recall of efforts in a trial, beside others, with a filter that lets what was drawn."""
-    allowed = None if drawn is None else Allowed(drawn)
+@dataclass(slots=True)
+class _Asked:
+    """Queries to tune by.
 
-    def measure(tried: Efforts, place: int) -> float:
-        part = part_of(queries, place)
-        with look() as trial:
-            set_efforts(trial.engine, {**(beside or {}), **tried})
-            candidates = find_candidates(trial.engine, queries[part], over_fetch, allowed)
-            trial.release()
-            source = trial.source if drawn is None else _PartOf(trial.source, drawn)
-            return recall(queries[part], tenths[part], candidates, source)
+    Attributes:
+        queries: Shape ``(3 N, 2 D)``.
+        drawn: What a filter lets through, if there is one.
+        tenths: From `tenth_scores`.
+    """
 
-    return measure
+    queries: Matrix
+    drawn: Numbers | None = None
+    tenths: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
 
+    @staticmethod
+    def of(trial: Trial, num_stored: int, seed: int) -> _Asked:
+        """Ask for anything."""
+        return _Asked(queries_for(trial.engine, trial.source, num_stored, seed))
 
-def _tenth_of(source: VectorSource, seed: int) -> Numbers:
-    """Draw a tenth of the numbers at random, ascending."""
-    numbers = source.numbers()
-    return np.sort(np.random.default_rng(seed).choice(numbers, size=len(numbers) // 10, replace=False))
+    @staticmethod
+    def among_tenth(trial: Trial, num_stored: int, seed: int) -> _Asked | None:
+        """Ask with a filter that keeps a tenth, drawn at random; not where an engine scores so many one and all."""
+        numbers = trial.source.numbers()
+        drawn = np.sort(np.random.default_rng(seed).choice(numbers, size=len(numbers) // 10, replace=False))
+        if trial.engine.is_exact_among(len(drawn)):
+            return None
+        return _Asked(queries_for(trial.engine, trial.source, num_stored, seed + 1), drawn)
+
+    def answer(self, source: VectorSource) -> None:
+        """Find what there is to find."""
+        self.tenths = tenth_scores(self.queries, self._part(source))
+
+    def beyond_chance(self, target: float) -> float:
+        """Return what these must show to reach a target."""
+        return beyond_chance(target, len(self.queries) // len(STRUCTURE_WEIGHTS))
+
+    def measure(self, look: Look, over_fetch: int | None, *, beside: Efforts | None = None) -> Measure:
+        """Return what measures the recall of efforts, beside others, in trials."""
+        allowed = None if self.drawn is None else Allowed(self.drawn)
+
+        def measure(tried: Efforts, place: int) -> float:
+            whole, reached = part_of(self.queries, place), 0.0
+            for start in range(whole.start, whole.stop, _IN_A_TRIAL):
+                part = slice(start, min(start + _IN_A_TRIAL, whole.stop))
+                queries, tenths = self.queries[part], self.tenths[part]
+                with look() as trial:
+                    set_efforts(trial.engine, {**(beside or {}), **tried})
+                    candidates = find_candidates(trial.engine, queries, over_fetch, allowed)
+                    trial.release()
+                    reached += len(queries) * recall(queries, tenths, candidates, self._part(trial.source))
+            return float(reached / (whole.stop - whole.start))
+
+        return measure
+
+    def _part(self, source: VectorSource) -> VectorSource:
+        return source if self.drawn is None else _PartOf(source, self.drawn)
 
 
 def beyond_chance(target: float, num_queries: int) -> float:
@@ -277,7 +308,7 @@ def tune_with(
         The recall that was reached, with the structure weight that fares worst.
     """
     trial = Trial(engine, source, lambda: None)
-    measure = _measure(lambda: nullcontext(trial), queries, tenths, over_fetch)
+    measure = _Asked(queries, tenths=tenths).measure(lambda: nullcontext(trial), over_fetch)
     efforts, lowest = least_efforts(measure, efforts_of(engine, ladders_of(engine)), target=target)
     set_efforts(engine, efforts)
     return lowest
@@ -292,13 +323,16 @@ def least_efforts(
         measure: Returns the recall that some efforts reach with the structure weight of that place.
         efforts: To begin with.
         target: The recall to reach.
-        is_optional: Give up where it is not reached.
+        is_optional: Give up where the most of everything does not reach it.
 
     Returns:
         With them the recall of the structure weight that fares worst; 0 where it gave up.
     """
-    lowest = 1.0
-    for place in range(len(STRUCTURE_WEIGHTS)):
+    lowest, places = 1.0, range(len(STRUCTURE_WEIGHTS))
+    most = {ladder: ladder.most for ladder in efforts}
+    if is_optional and any(measure(most, place) < target for place in places):
+        return efforts, 0.0
+    for place in places:
 
         def measure_values(*values: int, place: int = place, so_far: Efforts = efforts) -> float:
             return measure(_replaced(so_far, place, values), place)
@@ -311,8 +345,6 @@ def least_efforts(
                 efforts = _replaced(efforts, place, (value,))
             case (first, second):
                 pair = _cheapest_pair(first, second, measure_values, target)
-                if pair is None and is_optional:
-                    return efforts, 0.0
                 pair = pair or _about_as_good(first, second, measure_values, target)
                 efforts = _replaced(efforts, place, pair)
                 reached = measure(efforts, place)

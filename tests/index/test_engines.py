@@ -556,8 +556,8 @@ def test_an_engine_is_tuned_again_before_its_lists_are_made_anew(folder: Path) -
 def test_tuning_again_is_also_for_searches_with_a_filter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_fast_scan, "_SCORED_OF_MANY", 1e9)
     monkeypatch.setattr(engine_fast_scan, "_SCANNED", 50)
-    with open_local(folder / "c", replace(QUIET, engine="ivf_pq4")) as collection:
-        collection.add([picture(f"p{i:03d}", i) for i in range(1500)])
+    with open_local(folder / "c", replace(QUIET, engine="ivf_pq4", num_tuning_queries=16)) as collection:
+        collection.add([picture(f"p{i:03d}", i) for i in range(600)])
         wait_until(lambda: not collection._live.needs_rebuild and collection.status().activity is None)
         engine = collection._live._engine
         assert isinstance(engine, FastScanEngine)
