@@ -17,7 +17,7 @@ import anyio.to_thread
 from index.errors import WouldWaitError
 
 # What may keep the event loop from others: on average, and beyond that in all before threads take over.
-QUICK_SECONDS, BEARABLE_SECONDS = 0.005, 0.02
+QUICK_SECONDS, BEARABLE_SECONDS = 0.0025, 0.02
 # For how long they do; each time longer while searches stay slow.
 FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS = 0.1, 60.0
 
