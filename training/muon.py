@@ -7,11 +7,14 @@ have (Moonshot AI, 2025), so that both go by one learning rate.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from training.precision import computes_bfloat16
 
 MOMENTUM = 0.95
 # A side shorter than that leaves nothing to balance.
@@ -27,6 +30,53 @@ def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
         return False
     is_input = parameter.ndim == 4 and parameter.shape[1] <= 3
     return not is_input and min(len(parameter), parameter[0].numel()) >= _LEAST_SIDE
+
+
+class MuonInFloat32(torch.optim.Muon):
+    """Muon where a device has no arithmetic for bfloat16, in which torch's own makes singular values about one.
+
+    Imitated, that took 60 % of a training step on an AMD EPYC with AVX2. Steps are scaled to the size of AdamW's.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """Move every matrix that has a gradient.
+
+        Args:
+            closure: Not to be given: a step takes the gradients that there are.
+        """
+        assert closure is None
+        for group in self.param_groups:
+            assert group["nesterov"]
+            assert group["adjust_lr_fn"] == "match_rms_adamw"
+            lr, keep = float(group["lr"]), 1 - float(group["momentum"])
+            for matrix in group["params"]:
+                if matrix.grad is None:
+                    continue
+                state = self.state[matrix]
+                if "momentum_buffer" not in state:
+                    state["momentum_buffer"] = torch.zeros_like(matrix.grad)
+                momentum = state["momentum_buffer"].lerp_(matrix.grad, keep)
+                direction = matrix.grad.lerp(momentum, 1 - keep)
+                direction = _of_even_singular_values(
+                    direction, group["ns_coefficients"], group["ns_steps"], group["eps"]
+                )
+                matrix.mul_(1 - lr * group["weight_decay"])
+                matrix.add_(direction, alpha=-lr * 0.2 * math.sqrt(max(matrix.shape)))
+
+
+def _of_even_singular_values(
+    matrix: Tensor, coefficients: tuple[float, float, float], num_rounds: int, eps: float
+) -> Tensor:
+    """Return a matrix with its singular values brought near one: rounds of `a X + (b S + c S²) X` with `S = X Xᵀ`."""
+    a, b, c = coefficients
+    is_tall = matrix.shape[0] > matrix.shape[1]
+    wide = matrix.T if is_tall else matrix
+    wide = wide / wide.norm().clamp(min=eps)
+    for _ in range(num_rounds):
+        square = wide @ wide.T
+        wide = torch.addmm(wide, torch.addmm(square, square, square, beta=b, alpha=c), wide, beta=a)
+    return wide.T if is_tall else wide
 
 
 class MuonAndAdamW:
@@ -54,7 +104,8 @@ class MuonAndAdamW:
         groups = [{**group, "params": [next(flat) for _ in group["params"]]} for group in matrices]
         self._parts: dict[str, torch.optim.Optimizer] = {}
         if groups:
-            self._parts["muon"] = torch.optim.Muon(groups, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw", **muon)
+            kind = torch.optim.Muon if computes_bfloat16(str(self._whole[0].device)) else MuonInFloat32
+            self._parts["muon"] = kind(groups, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw", **muon)
         if rest:
             self._parts["adamw"] = torch.optim.AdamW(list(rest), **adamw)
 

@@ -9,7 +9,7 @@ from tests.training.builders import tiny_config
 from training.config import FreezingConfig, OptimiserConfig
 from training.freezing import freeze, layer_depths, set_training
 from training.loop import Run, prepare
-from training.muon import is_hidden_matrix
+from training.muon import MuonInFloat32, is_hidden_matrix
 from training.optimisation import (
     MovingAverage,
     NamedParameter,
@@ -84,6 +84,27 @@ def test_muon_steps_along_a_gradient_whose_directions_all_count_alike(is_channel
     assert along[:6].min() > 0.6
     assert along.max() < 1.3
     assert weight.is_contiguous(memory_format=torch.channels_last) == is_channels_last
+
+
+def test_muon_in_float32_steps_as_torchs_own_does_in_bfloat16() -> None:
+    torch.manual_seed(0)
+    shapes = [(24, 40), (40, 24), (16, 16)]
+    moved: list[list[torch.Tensor]] = []
+    for kind in (torch.optim.Muon, MuonInFloat32):
+        chance = torch.Generator().manual_seed(1)
+        matrices = [torch.nn.Parameter(torch.randn(shape, generator=chance)) for shape in shapes]
+        optimiser = kind(matrices, lr=0.05, weight_decay=0.1, momentum=0.9, adjust_lr_fn="match_rms_adamw")
+        for _ in range(3):
+            for matrix in matrices:
+                matrix.grad = torch.randn(matrix.shape, generator=chance)
+            optimiser.step()
+        moved.append([matrix.detach() for matrix in matrices])
+        assert all("momentum_buffer" in optimiser.state[matrix] for matrix in matrices)
+    chance = torch.Generator().manual_seed(1)
+    start = [torch.randn(shape, generator=chance) for shape in shapes]
+    for by_torch, by_us, before in zip(*moved, start, strict=True):
+        assert (by_us - by_torch).norm() < 0.02 * (by_torch - before).norm()
+        assert (by_torch - before).norm() > 0.1
 
 
 def test_muon_moves_matrices_between_features_and_nothing_else(tmp_path: Path) -> None:
