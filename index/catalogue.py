@@ -244,7 +244,7 @@ class CatalogueReader:
         """Return the vectors of the picture with this id, ``None`` when there is none."""
         sql = "SELECT pair FROM images JOIN vectors ON image = images.id WHERE name = ? AND fingerprint = ?"
         row = self._connection.execute(sql, (name, self._key)).fetchone()
-        return self._arrays([(0, row[0])])[1][0] if row else None
+        return self._pairs_of([row[0]])[0] if row else None
 
     def all_pairs(self) -> Iterator[tuple[Numbers, Matrix]]:
         """Yield all vectors of this model in batches, by ascending number."""
@@ -300,8 +300,11 @@ class CatalogueReader:
 
     def _arrays(self, rows: Sequence[tuple[int, bytes]]) -> tuple[Numbers, Matrix]:
         numbers = _int64([number for number, _ in rows])
-        pairs = np.frombuffer(b"".join([pair for _, pair in rows]), dtype="<f4").astype(np.float32, copy=False)
-        return numbers, pairs.reshape(len(rows), self._width)
+        return numbers, self._pairs_of([pair for _, pair in rows])
+
+    def _pairs_of(self, stored: Sequence[bytes]) -> Matrix:
+        pairs = np.frombuffer(b"".join(stored), dtype="<f4").astype(np.float32, copy=False)
+        return pairs.reshape(len(stored), self._width)
 
 
 def _where(condition: Filter | None) -> tuple[str, list[str | int | float | None]]:

@@ -90,12 +90,12 @@ def recall(queries: Matrix, tenths: NDArray[np.float32], candidates: Sequence[Nu
     Returns:
         0 to 1, averaged over the queries; 1 when there is nothing to find.
     """
-    num_true = max(map(len, candidates), default=0)
-    if num_true < NUM_NEIGHBOURS:  # else there are as many: listing a million numbers takes half a second
-        num_true = min(NUM_NEIGHBOURS, len(source.numbers()))
+    num_true = NUM_NEIGHBOURS
+    if max(map(len, candidates), default=0) < num_true:  # else there are as many: listing them all takes long
+        num_true = min(num_true, len(source.numbers()))
     if num_true == 0 or not len(queries):
         return 1.0
-    num_true, num_found = min(NUM_NEIGHBOURS, num_true), 0
+    num_found = 0
     for query, tenth, numbers in zip(queries, tenths, candidates, strict=True):
         scores = source.pairs(numbers.tolist())[1] @ query
         num_found += min(num_true, int((scores >= tenth - _TOLERANCE).sum()))
@@ -344,8 +344,9 @@ def least_efforts(
                 value, reached = cheapest_enough(ladder.values, measure_values, target)
                 efforts = _replaced(efforts, place, (value,))
             case (first, second):
-                pair = _cheapest_pair(first, second, measure_values, target)
-                pair = pair or _about_as_good(first, second, measure_values, target)
+                pair = _cheapest_pair(first, second, measure_values, target) or _about_as_good(
+                    first, second, measure_values, target
+                )
                 efforts = _replaced(efforts, place, pair)
                 reached = measure(efforts, place)
             case others:

@@ -64,7 +64,7 @@ class SharedLock:
     def shared(self) -> SharedHold:
         """Hold off writers, from now on; do not nest."""
         with self._condition:
-            while self._is_written or self._num_writers_waiting:
+            while self._has_writers:
                 self._condition.wait()
             self._num_readers += 1
         return SharedHold(self)
@@ -72,7 +72,7 @@ class SharedLock:
     def shared_now(self) -> SharedHold | None:
         """Hold off writers if none is there or waits; ``None`` otherwise."""
         with self._condition:
-            if self._is_written or self._num_writers_waiting:
+            if self._has_writers:
                 return None
             self._num_readers += 1
         return SharedHold(self)
@@ -92,6 +92,10 @@ class SharedLock:
             with self._condition:
                 self._is_written = False
                 self._condition.notify_all()
+
+    @property
+    def _has_writers(self) -> bool:
+        return self._is_written or self._num_writers_waiting > 0
 
     def _leave(self) -> None:
         with self._condition:

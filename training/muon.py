@@ -49,15 +49,15 @@ class MuonInFloat32(torch.optim.Muon):
         for group in self.param_groups:
             assert group["nesterov"]
             assert group["adjust_lr_fn"] == "match_rms_adamw"
-            lr, keep = float(group["lr"]), 1 - float(group["momentum"])
+            lr, momentum = float(group["lr"]), float(group["momentum"])
             for matrix in group["params"]:
                 if matrix.grad is None:
                     continue
                 state = self.state[matrix]
                 if "momentum_buffer" not in state:
                     state["momentum_buffer"] = torch.zeros_like(matrix.grad)
-                momentum = state["momentum_buffer"].lerp_(matrix.grad, keep)
-                direction = matrix.grad.lerp(momentum, 1 - keep)
+                average = state["momentum_buffer"].lerp_(matrix.grad, 1 - momentum)
+                direction = matrix.grad.lerp(average, momentum)
                 direction = _of_even_singular_values(
                     direction, group["ns_coefficients"], group["ns_steps"], group["eps"]
                 )
