@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks import (
     add_throughput,
+    edge_branch,
     encoders,
     engines,
     filters,
@@ -58,6 +62,18 @@ def test_encoders_are_compared_with_torch(model: str) -> None:
     texts = figures["texts"]["batch 2, 8 tokens"]["times_as_fast_as_torch_f32_padded"]
     assert {"torch_f32", "openvino_f32"} <= set(texts)
     assert "milliseconds" not in json.dumps(encoders._without(figures, "milliseconds"))
+
+
+def test_the_edge_branch_is_measured_with_and_without_its_edge_map(model: str) -> None:
+    pytest.importorskip("openvino")
+    pictures = [np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in plain_jpegs(3, seed=4)]
+    figures = edge_branch.measure(model, pictures, batch_sizes=[1, 2], rounds=3)
+    assert min(figures["smallest_cosine"].values()) > 0.99999
+    times = figures["milliseconds_a_picture"]
+    for way in ("torch", "OpenVINO"):
+        for norm in edge_branch.NORMS:
+            alone = times[f"{way}, {norm} norm, batch 2"]
+            assert 0 < alone["least"] < times[f"{way}, {norm} norm, batch 2, with canny"]["least"]
 
 
 @pytest.mark.slow
