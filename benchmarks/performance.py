@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import page_limits
+from benchmarks import page_encoders, page_limits
 from benchmarks.page_parts import BY_HAND, Result, measured, source, table
 from benchmarks.peers import page as peers
 from benchmarks.results import RESULTS
@@ -64,7 +64,8 @@ def render(results: Mapping[str, Result]) -> str:
         _INTRODUCTION,
         _engines(results),
         page_limits.filters(results),
-        _encoders(results),
+        page_encoders.encoders(results),
+        page_encoders.edge_branch(results),
         page_limits.quantised(results),
         page_limits.limits(results),
         _service(results),
@@ -140,52 +141,6 @@ def _comparable(figures: Sequence[Mapping[str, Any]]) -> list[str]:
 def growth(nums: Sequence[int], times: Sequence[float]) -> float:
     """Return the exponent of the power law that fits the times."""
     return float(np.polyfit(np.log(nums), np.log(times), 1)[0])
-
-
-def _encoders(results: Mapping[str, Result]) -> str:
-    lines = [
-        "## Encoding",
-        "",
-        "`python -m benchmarks.encoders`: ViT-B/32 (or B/16) image tower and 4-layer text tower with random weights.",
-        "In brackets: times as fast as torch.",
-    ]
-    found = [*measured(results, "encoders"), *measured(results, "encoders_b16")]
-    return "\n".join([*lines, *(line for each in found for line in _encoding(*each))])
-
-
-def _encoding(name: str, result: Result) -> list[str]:
-    figures = result["figures"]
-    engines = {"torch_f32": "torch f32", "openvino_f32": "OpenVINO f32", "openvino_bf16": "OpenVINO bf16"}
-    lines = ["", f"{'ViT-B/16' if 'b16' in name else 'ViT-B/32'}, {source(name, result)}.", ""]
-    rows = []
-    for label, group in (("pictures", "pictures"), ("both views with `cnn`", "both_views_cnn")):
-        for batch, figure in figures[group].items():
-            size = int(batch.removeprefix("batch "))
-            rows.append([f"{label}, {batch}", *_rates(figure, engines, size, "torch_f32")])
-    lines += [*table(["pictures a second", *engines.values()], rows), ""]
-    engines = {"torch_f32_padded": "torch, padded", **engines}
-    rows = [
-        [name, *_times(figure, engines, "torch_f32_padded")]
-        for name, figure in figures["texts"].items()
-        if not name.startswith("batch 16")
-    ]
-    return [*lines, *table(["texts, ms", *engines.values()], rows)]
-
-
-def _rates(figure: Result, engines: Iterable[str], size: int, base: str) -> list[str]:
-    cells = []
-    for name in engines:
-        rate = f"{1000 * size / figure['milliseconds'][name]:.1f}"
-        cells.append(rate if name == base else f"{rate} ({figure[f'times_as_fast_as_{base}'][name]['median']:.1f})")
-    return cells
-
-
-def _times(figure: Result, engines: Iterable[str], base: str) -> list[str]:
-    cells = []
-    for name in engines:
-        time = f"{figure['milliseconds'][name]:.1f}"
-        cells.append(time if name == base else f"{time} ({figure[f'times_as_fast_as_{base}'][name]['median']:.1f})")
-    return cells
 
 
 def _service(results: Mapping[str, Result]) -> str:
