@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import tempfile
 import time
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from pathlib import Path
 import httpx
 
 from benchmarks import service_process
-from benchmarks.results import alternate, write_result
+from benchmarks.results import alternate, spread, write_result
 from service.images import ImageLimits, decode_image
 from structxlip.backends.selection import Execution
 from structxlip.encoder import TwoViewEncoder
@@ -117,12 +116,7 @@ def _batched(items: Sequence[object], size: int) -> list[list[object]]:
 
 
 def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
-    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-    return {
-        "median": round(statistics.median(ratios), 3),
-        "min": round(min(ratios), 3),
-        "max": round(max(ratios), 3),
-    }
+    return spread([a / b for a, b in zip(ours, theirs, strict=True)], digits=3)
 
 
 if __name__ == "__main__":

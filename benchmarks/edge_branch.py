@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,8 +26,8 @@ from PIL import Image
 
 from benchmarks.encoders import MIN_COSINE, towers_of
 from benchmarks.reference_model import write_reference_model
-from benchmarks.results import write_result
-from benchmarks.run import SAMPLES
+from benchmarks.results import alternate, spread, write_result
+from benchmarks.samples import SAMPLES
 from structxlip.edge_branch import EdgeBranchConfig
 from structxlip.edges import EdgeDetector, PercentileCanny, ScharrEdges
 from structxlip.encoder import TwoViewEncoder
@@ -103,7 +102,9 @@ def _measure(
         for size in batch_sizes:
             parts = [edges[start : start + size] for start in range(0, len(edges), size)]
             works[f"{name}, batch {size}"] = partial(_each, tower, parts)
-    seconds = _in_turn(works, rounds)
+    for work in works.values():
+        work()
+    seconds = alternate(rounds, **{name: partial(_seconds, work) for name, work in works.items()})
     milliseconds = {name: [1000 * each / len(resized) for each in times] for name, times in seconds.items()}
     with_maps = {
         f"{name}, with {detector}": [
@@ -119,7 +120,7 @@ def _measure(
         "image_size": len(resized[0]),
         "threads": 1,
         "smallest_cosine": cosines,
-        "milliseconds_a_picture": {name: _spread(times) for name, times in (milliseconds | with_maps).items()},
+        "milliseconds_a_picture": {name: spread(times, digits=2) for name, times in (milliseconds | with_maps).items()},
     }
 
 
@@ -145,24 +146,10 @@ def _each(work: Callable[[NDArray[np.uint8]], object], items: Iterable[NDArray[n
         work(item)
 
 
-def _in_turn(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    seconds: dict[str, list[float]] = {name: [] for name in works}
-    for work in works.values():
-        work()
-    for _ in range(rounds):
-        for name, work in works.items():
-            begun = time.perf_counter()
-            work()
-            seconds[name].append(time.perf_counter() - begun)
-    return seconds
-
-
-def _spread(milliseconds: Sequence[float]) -> dict[str, float]:
-    return {
-        "median": round(statistics.median(milliseconds), 2),
-        "least": round(min(milliseconds), 2),
-        "most": round(max(milliseconds), 2),
-    }
+def _seconds(work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.reference_model import write_reference_model
-from benchmarks.results import write_result
+from benchmarks.results import spread, write_result
 from structxlip.backends import openvino_cpu
 from structxlip.backends.agreement import drawn_pictures
 from structxlip.backends.eager import torch_towers
@@ -209,11 +209,7 @@ def _ratios(seconds: Mapping[str, Sequence[float]], baseline: str) -> dict[str, 
     for name, taken in seconds.items():
         if name != baseline:
             ratios = [base / own for base, own in zip(seconds[baseline], taken, strict=True)]
-            found[name] = {
-                "median": round(statistics.median(ratios), 2),
-                "min": round(min(ratios), 2),
-                "max": round(max(ratios), 2),
-            }
+            found[name] = spread(ratios, digits=2)
     return found
 
 

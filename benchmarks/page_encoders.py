@@ -86,4 +86,4 @@ def _edge_branch(name: str, result: Result) -> str:
 
 
 def _spread(each: Mapping[str, float]) -> str:
-    return f"{each['median']:.1f} ({each['least']:.1f} to {each['most']:.1f})"
+    return f"{each['median']:.1f} ({each['min']:.1f} to {each['max']:.1f})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -97,6 +98,12 @@ def summarise_milliseconds(seconds: Sequence[float]) -> dict[str, float]:
         "mean": round(float(values.mean()), 3),
         "count": len(values),
     }
+
+
+def spread(values: Sequence[float], *, digits: int) -> dict[str, float]:
+    """Return the median of all rounds, their smallest and their largest."""
+    found = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    return {name: round(value, digits) for name, value in found.items()}
 
 
 def alternate(rounds: int, **measures: Callable[[], float]) -> dict[str, list[float]]:

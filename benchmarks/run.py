@@ -13,8 +13,7 @@ from benchmarks import add_throughput, filters, restart, roofline, search_overhe
 from benchmarks.engines import real_vectors
 from benchmarks.reference_model import write_reference_model
 from benchmarks.results import write_result
-
-SAMPLES = Path(__file__).parents[1] / "service" / "samples"
+from benchmarks.samples import SAMPLES
 
 
 def main() -> None:

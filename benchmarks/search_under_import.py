@@ -29,8 +29,8 @@ from benchmarks import service_process
 from benchmarks.quiet import no_collections
 from benchmarks.reference_model import write_reference_model
 from benchmarks.results import summarise_milliseconds, write_result
+from benchmarks.samples import SAMPLES
 
-SAMPLES = Path(__file__).parents[1] / "service" / "samples"
 PER_REQUEST = 32
 KINDS = ("text", "picture")
 

@@ -41,9 +41,9 @@ from benchmarks.peers.processes import server
 from benchmarks.server_process import PORT, peak_mebibytes
 from benchmarks.reference_model import write_reference_model
 from benchmarks.results import write_result
+from benchmarks.samples import SAMPLES
 from structxlip.backends.openvino_cpu import supports_bf16
 
-SAMPLES = Path(__file__).parents[2] / "service" / "samples"
 MIN_COSINE = 0.999
 CLIENTS = (1, 16)
 SHARES = (0.5, 0.8, 1.1)
