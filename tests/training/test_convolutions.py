@@ -4,11 +4,11 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from structxlip.edge_branch import EdgeBranchConfig
 from tests.training.test_frozen import mobilenet_encoder
-from training.convolutions import Depthwise, FoldedNorm, Pointwise, suit_cpu
+from training.convolutions import Depthwise, FoldedNorm, Pointwise, _activated, suit_cpu
 
 
 def towers() -> tuple[Any, Any]:
@@ -68,3 +68,31 @@ def test_weights_keep_their_names_and_a_copy_folds_its_own() -> None:
                 module.weight.zero_()
         torch.testing.assert_close(suited.encode_image(images), before)
         assert not torch.allclose(copied.eval().encode_image(images), before)
+
+
+def test_no_gradient_is_copied_because_an_activation_worked_in_place() -> None:
+    _, suited = towers()
+    embedding = suited.eval().encode_image(torch.randn(2, 3, 64, 64).contiguous(memory_format=torch.channels_last))
+    seen: set[Any] = set()
+    ahead = [embedding.grad_fn]
+    while ahead:
+        node = ahead.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            ahead += [following for following, _ in node.next_functions]
+    names = {node.name() for node in seen}
+    assert any("ReLU6" in name for name in names)
+    # The backward pass of an operation in place on a view.
+    assert "CopySlices" not in names
+
+
+def test_the_activation_has_the_gradient_of_relu6_also_where_it_bends() -> None:
+    values = torch.tensor([-1.0, 0.0, 1e-6, 3.0, 6.0, 6.5])
+    gradients = []
+    for activated in (lambda x: _activated(nn.ReLU6(inplace=True), x), nn.functional.relu6):
+        x = values.clone().requires_grad_()
+        y = activated(x * 1)
+        torch.testing.assert_close(y.detach(), values.clamp(0, 6))
+        (y * torch.arange(1.0, 7.0)).sum().backward()
+        gradients.append(x.grad)
+    torch.testing.assert_close(gradients[0], gradients[1])
