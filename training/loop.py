@@ -30,7 +30,17 @@ from structxlip.regions import build_region_proposer
 from structxlip.tokenizer import PADDING
 from training.config import AugmentationConfig, TrainConfig, TrainingConfigError
 from training.convolutions import suit_cpu
-from training.data import Batch, BatchPlan, PairSource, SampleMaker, collate, load_batches, open_source, validated
+from training.data import (
+    Batch,
+    BatchPlan,
+    PairSource,
+    SampleMaker,
+    appearance_share,
+    collate,
+    load_batches,
+    open_source,
+    validated,
+)
 from training.data.samples import PictureCache, SampleSet, TextCache, with_sides_swapped
 from training.evaluate import PairEmbeddings, best_weight, embed_pairs, metric_of, sweep, views
 from training.features import FeatureExtractor
@@ -143,6 +153,8 @@ def train(config: TrainConfig, *, ranks: Ranks = ONE_PROCESS) -> RunResult:
         log.say(
             f"{config.name}: {len(run.train_source)} pairs, {run.num_steps} steps, {_num_weights(run)} weights learn"
         )
+        if config.loss.is_structural and not ranks.index:
+            log.say(appearance_share(run.train_source, run.learner.encoder.caption_filter).told())
         if course.total_steps:
             log.say(f"going on after step {course.total_steps}")
         if _forgets_statistics(run):

@@ -3,6 +3,7 @@
 ```
 sources      manifest, folder, shards, scenes  →  RawPair (pixels, captions, boxes)
 validation   reads every record once and reports what is missing, unreadable, empty or duplicated
+appearance   how much of the captions their structural text leaves out
 samples      RawPair → Sample: augmentation, edges, regions, tokens, chunk spans, in the workers
 sketches     hand-like drawings of pictures, to learn from and to be judged by
 batches      samples → one Batch of fixed shapes and masks
@@ -10,6 +11,7 @@ loading      which samples make which batch: a function of seed, epoch and step
 ```
 """
 
+from training.data.appearance import AppearanceShare, appearance_share
 from training.data.batches import Batch, collate
 from training.data.loading import BatchPlan, load_batches
 from training.data.records import DataError, PairSource, RawPair
@@ -18,6 +20,7 @@ from training.data.sources import open_source
 from training.data.validation import ValidationReport, validated
 
 __all__ = [
+    "AppearanceShare",
     "Batch",
     "BatchPlan",
     "DataError",
@@ -26,6 +29,7 @@ __all__ = [
     "Sample",
     "SampleMaker",
     "ValidationReport",
+    "appearance_share",
     "collate",
     "load_batches",
     "open_source",
