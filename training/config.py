@@ -216,6 +216,11 @@ class LossConfig:
         """Whether any loss sees edge maps."""
         return bool(self.structure or self.consistency or self.local or self.sketch)
 
+    @property
+    def reads_structural_text(self) -> bool:
+        """Whether any loss sees structural texts."""
+        return bool(self.structure or (self.local and self.local_text == "structural"))
+
 
 @dataclass(frozen=True, config=STRICT)
 class OptimiserConfig:

@@ -72,7 +72,7 @@ class FeatureExtractor:
         loss, model = self.loss, self.encoder.model
         is_chunked = loss.local > 0
         sets = {"text": batch.tokens}
-        if loss.structure or (is_chunked and loss.local_text == "structural"):
+        if loss.reads_structural_text:
             sets["structural"] = batch.structural_tokens
         found = packed(
             list(sets.values()),

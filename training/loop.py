@@ -153,7 +153,7 @@ def train(config: TrainConfig, *, ranks: Ranks = ONE_PROCESS) -> RunResult:
         log.say(
             f"{config.name}: {len(run.train_source)} pairs, {run.num_steps} steps, {_num_weights(run)} weights learn"
         )
-        if config.loss.is_structural and not ranks.index:
+        if config.loss.reads_structural_text and not ranks.index:
             log.say(appearance_share(run.train_source, run.learner.encoder.caption_filter).told())
         if course.total_steps:
             log.say(f"going on after step {course.total_steps}")

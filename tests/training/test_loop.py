@@ -392,10 +392,10 @@ def test_a_run_says_when_it_would_move_the_statistics_of_a_pretrained_tower(
     assert ("freezing.running_statistics: learn moves" in capsys.readouterr().err) == is_warned
 
 
-@pytest.mark.parametrize("structure", [0.5, 0.0])
-def test_a_structural_run_says_how_much_of_its_captions_is_appearance(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], structure: float
+@pytest.mark.parametrize(("structure", "consistency"), [(0.5, 0.0), (0.0, 0.0), (0.0, 0.1)])
+def test_a_run_that_reads_structural_text_says_how_much_of_its_captions_is_appearance(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], structure: float, consistency: float
 ) -> None:
-    losses = {"structure": structure, "consistency": 0.0, "local": 0.0}
+    losses = {"structure": structure, "consistency": consistency, "local": 0.0}
     train(tiny_config(tmp_path / "run", loss=losses, optimiser={"epochs": 1}))
     assert ("% of them appearance" in capsys.readouterr().err) == (structure > 0)

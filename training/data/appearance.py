@@ -6,14 +6,14 @@ not two (docs/experiments.md, 2026-12-01).
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
+from operator import eq
 
 from structxlip.captions import CaptionFilter
+from structxlip.captions.words import split_units
 from training.data.records import PairSource
 
 MAX_RECORDS = 500
-_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class AppearanceShare:
         num_captions: How many were looked at.
         words_per_caption: Their mean length.
         of_words: Share of their words that the structural text lacks, 0 … 1.
-        unchanged: Share of the captions whose structural text has all of their words, 0 … 1.
+        unchanged: Share of the captions that are their own structural text, 0 … 1.
     """
 
     num_captions: int
@@ -53,16 +53,15 @@ def appearance_share(
     num_records = min(len(source), max_records)
     rows = [number * len(source) // num_records for number in range(num_records)]
     captions = [source.captions(row)[0] for row in rows]
-    before = [_num_words(caption) for caption in captions]
-    after = [_num_words(caption_filter.structural_text(caption)) for caption in captions]
-    num_words = max(1, sum(before))
+    structural = [caption_filter.structural_text(caption) for caption in captions]
+    num_words = max(1, sum(map(_num_words, captions)))
     return AppearanceShare(
         num_captions=len(captions),
         words_per_caption=num_words / len(captions),
-        of_words=1 - sum(after) / num_words,
-        unchanged=sum(whole == left for whole, left in zip(before, after, strict=True)) / len(captions),
+        of_words=1 - sum(map(_num_words, structural)) / num_words,
+        unchanged=sum(map(eq, captions, structural)) / len(captions),
     )
 
 
 def _num_words(text: str) -> int:
-    return len(_WORD.findall(text))
+    return sum(unit.is_word for unit in split_units(text))
